@@ -1,0 +1,17 @@
+"""Change-detection pipeline: from labelled photos to a Core ML package, as Dagster assets."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cd_pipeline.pipeline import Pipeline
+
+__all__ = ["Pipeline"]
+
+
+def __getattr__(name: str) -> object:
+    # Recipes name the component `cd_pipeline.Pipeline`; the library below it must not import dagster.
+    if name == "Pipeline":
+        from cd_pipeline.pipeline import Pipeline
+
+        return Pipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The Dagster assets of a recipe, one file a stage."""

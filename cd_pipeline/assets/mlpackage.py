@@ -1,0 +1,99 @@
+"""The Core ML package."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from cd_pipeline.assets.stage import stage
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.evaluation.threshold import ChosenThreshold
+    from cd_pipeline.training.checkpoint import Checkpoint
+
+PACKAGE = "change_detector.mlpackage"
+DESCRIPTION = "Marks what changed between two photos of the same place."
+
+
+def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """Build the asset `mlpackage` of a recipe."""
+    after = ["checkpoint", "threshold", "test_predictions", "change_masks", "pair_manifest"]
+
+    @stage(recipe, after=after, kinds=["coreml"], settings=[recipe.input, recipe.export])
+    def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """The network for iOS 16 and later, read back from disk and compared with the checkpoint."""
+        from cd_pipeline.data.files import write_text
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.data.pairs import input_pairs
+        from cd_pipeline.data.preprocessing import PIXEL_SCALE
+        from cd_pipeline.evaluation.threshold import ChosenThreshold
+        from cd_pipeline.export.coreml import export_mlpackage, package_digest
+        from cd_pipeline.export.package_check import check_package
+        from cd_pipeline.training.checkpoint import load_checkpoint
+
+        saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
+        chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
+        metrics = json.loads(workspace.require(recipe, "test_predictions", "metrics.json").read_text())
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "test")
+        size, folder = recipe.input.size, workspace.folder(recipe, "mlpackage")
+        folder.mkdir(parents=True, exist_ok=True)
+        model, path = saved.model(), folder / PACKAGE
+        export_mlpackage(
+            model,
+            path,
+            size=size,
+            pixel_scale=PIXEL_SCALE,
+            metadata=package_metadata(recipe, saved, chosen, metrics),
+            description=DESCRIPTION,
+            precision=recipe.export.precision,
+        )
+        images = ((pair.before, pair.after) for pair in input_pairs(pairs, workspace.roots(recipe), size))
+        agreement = check_package(path, model, images, threshold=chosen.threshold, pixel_scale=PIXEL_SCALE)
+        write_text(folder / "agreement.json", json.dumps(asdict(agreement), indent=2) + "\n")
+        tests = workspace.folder(recipe, "test_predictions")
+        context.log.info(f"package: {path.absolute()}")
+        context.log.info(f"gallery: {(tests / 'gallery.png').absolute()}")
+        context.log.info(f"metrics: {(tests / 'metrics.json').absolute()} (test F1 {metrics['f1']:.3f})")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(package_digest(path)),
+            metadata={
+                "path": dg.MetadataValue.path(path.absolute()),
+                "megabytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6,
+                "inputs": f"before, after: RGB image {size}x{size}, values 0-255",
+                "outputs": f"probability: (1, 1, {size}, {size}), float32 in [0, 1]",
+                "threshold": chosen.threshold,
+                "test_f1": metrics["f1"],
+                "max_probability_difference": agreement.max_probability_difference,
+                "flipped_share": agreement.flipped_share,
+                "mask_iou": agreement.mask_iou if agreement.mask_iou is not None else "every prediction is empty",
+            },
+        )
+
+    return mlpackage
+
+
+def package_metadata(
+    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold", metrics: dict[str, float]
+) -> dict[str, str]:
+    """Return what an app developer reads in the package: threshold, metrics, recipe and versions.
+
+    Raises:
+        ValueError: the threshold belongs to another checkpoint.
+    """
+    if chosen.checkpoint_version != saved.version:
+        raise ValueError(
+            "threshold/threshold.json was chosen for another checkpoint than checkpoint/model.pt; "
+            "materialize threshold and all after it again"
+        )
+    return {
+        "threshold": repr(chosen.threshold),
+        "input_size": str(recipe.input.size),
+        "recipe": recipe.name,
+        "checkpoint_version": saved.version,
+        "data_version": saved.data_version,
+        "pretrained": str(saved.pretrained).lower(),
+        **{f"test_{name}": f"{value:.6g}" for name, value in metrics.items() if name != "threshold"},
+    }

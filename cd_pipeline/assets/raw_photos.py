@@ -1,0 +1,77 @@
+"""The raw photos: observed, or drawn where none are configured."""
+
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+from tqdm import tqdm
+
+from cd_pipeline.assets.stage import on_terminal, stage
+from cd_pipeline.data.files import write_text
+from cd_pipeline.metadata import table
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+SAMPLE_MARK = "sample.sha256"
+
+
+def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """Build the asset `raw_photos` of a recipe."""
+
+    @stage(recipe, kinds=["jpeg"], settings=[recipe.source])
+    def raw_photos(
+        context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """The labelled photos, each read once; files that cannot be used are listed with the reason.
+
+        Your own folder is only read. With none configured, sample rooms are drawn.
+        """
+        from cd_pipeline.data.manifest import write_photos
+        from cd_pipeline.data.photos import scan_photos
+
+        own = workspace.folder(recipe, "raw_photos")
+        configured = workspace.configured_source(recipe)
+        root = configured or ensure_sample(context, own, compute.cores)
+        with tqdm(desc="reading photos", unit=" files", leave=False, disable=not on_terminal()) as bar:
+            inventory = scan_photos(root, threads=compute.cores, progress=bar.update)
+        if configured is None:
+            write_text(own / SAMPLE_MARK, inventory.version)
+        write_photos(own / "photos.parquet", inventory.photos)
+        usable, quarantined = inventory.usable, inventory.quarantined
+        for photo in quarantined:
+            context.log.warning(f"quarantined {photo.path}: {photo.reason}")
+        labels = [(photo.path, line) for photo in inventory.photos for line in photo.dropped_labels]
+        context.log.info(f"{len(usable)} photos, {len(quarantined)} files quarantined, in {root}")
+        classes = Counter((photo.class_name, photo.tree or "all") for photo in usable)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(inventory.version),
+            metadata={
+                "sample_data": configured is None,
+                "folder": dg.MetadataValue.path(root.absolute()),
+                "photos": len(usable),
+                "boxes": sum(len(photo.boxes) for photo in usable),
+                "quarantined": len(quarantined),
+                "dropped_label_lines": len(labels),
+                "labels_without_photo": len(inventory.orphan_labels),
+                "classes": table([{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]),
+                "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
+                "dropped_labels": table([{"file": path, "line": line} for path, line in labels]),
+            },
+        )
+
+    return raw_photos
+
+
+def ensure_sample(context: dg.AssetExecutionContext, folder: Path, workers: int) -> Path:
+    """Draw the sample rooms into `folder` unless they are there, whole and unaltered."""
+    from cd_pipeline.data.photos import scan_photos
+    from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
+
+    context.log.warning("no photo folder is configured: this run uses SAMPLE DATA, drawn rooms, not photos")
+    mark = folder / SAMPLE_MARK
+    if mark.is_file() and mark.read_text() == scan_photos(folder, threads=workers).version:
+        context.log.info(f"sample rooms are already in {folder}")
+        return folder
+    sample = draw_sample_rooms(folder, workers=workers)
+    context.log.info(f"drew {sample.photos} sample rooms with {sample.boxes} boxes to {folder}")
+    return folder

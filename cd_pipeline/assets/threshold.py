@@ -1,0 +1,61 @@
+"""The threshold."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from cd_pipeline.assets.stage import GPU_POOL, stage
+from cd_pipeline.metadata import picture
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+
+def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """Build the asset `threshold` of a recipe."""
+    used = [recipe.input, recipe.threshold]
+
+    @stage(
+        recipe, after=["checkpoint", "change_masks", "pair_manifest"], kinds=["json"], settings=used, pool=GPU_POOL
+    )
+    def threshold(
+        context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """The threshold of the best F1 on val, pooled over pixels, from one pass over the predictions."""
+        from cd_pipeline.data.datasets import PairDataset
+        from cd_pipeline.data.files import digest, write_bytes
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.evaluation.figures import sweep_curve
+        from cd_pipeline.evaluation.predict import iterate_probabilities
+        from cd_pipeline.evaluation.threshold import choose, sweep_predictions, write_columns
+        from cd_pipeline.training.checkpoint import load_checkpoint
+
+        saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "val")
+        runtime = compute.runtime()
+        runtime.prepare()
+        dataset = PairDataset(pairs, workspace.roots(recipe), recipe.input.size)
+        predictions = iterate_probabilities(runtime.place(saved.model()), dataset, runtime)
+        limits = recipe.threshold
+        sweep = sweep_predictions(predictions, low=limits.low, high=limits.high, steps=limits.steps)
+        chosen = choose(sweep, saved.version)
+        folder = workspace.folder(recipe, "threshold")
+        curve = sweep_curve(sweep.table(), chosen.threshold)
+        write_columns(folder / "sweep.parquet", sweep.table())
+        write_bytes(folder / "sweep.png", curve)
+        chosen.save(folder / "threshold.json")
+        context.log.info(f"threshold {chosen.threshold:.3f}: val F1 {chosen.f1:.3f}, IoU {chosen.iou:.3f}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(digest(*asdict(chosen).values())),
+            metadata={
+                "threshold": chosen.threshold,
+                "val_f1": chosen.f1,
+                "val_iou": chosen.iou,
+                "val_precision": chosen.precision,
+                "val_recall": chosen.recall,
+                "at_the_edge_of_the_sweep": chosen.threshold in (limits.low, limits.high),
+                "swept": "without the 3x3 smoothing" if limits.smooth else "masks as they are",
+                "curve": picture(curve),
+            },
+        )
+
+    return threshold

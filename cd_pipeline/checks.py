@@ -1,0 +1,197 @@
+"""Asset checks of a recipe. A failed one that makes later assets worthless blocks them."""
+
+import json
+from collections.abc import Sequence
+
+import dagster as dg
+
+from cd_pipeline.metadata import table
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+SAMPLED_PAIRS = 32
+POSITIVE_SHARE = (0.005, 0.60)
+
+
+def build_checks(recipe: Recipe) -> Sequence[dg.AssetChecksDefinition]:
+    """Build all checks of a recipe."""
+    return [
+        split_check(recipe),
+        mask_values_check(recipe),
+        truth_check(recipe),
+        positive_share_check(recipe),
+        finite_loss_check(recipe),
+        floor_check(recipe),
+        agreement_check(recipe),
+    ]
+
+
+def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """No picture may be in two splits."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("split")), blocking=True)
+    def no_picture_in_two_splits(workspace: Workspace) -> dg.AssetCheckResult:
+        """The same decoded picture, under whatever name, is in one split only."""
+        from cd_pipeline.data.manifest import read_photos
+        from cd_pipeline.data.split import leaks
+
+        found = leaks(read_photos(workspace.require(recipe, "split", "split.parquet")))
+        return dg.AssetCheckResult(
+            passed=not found,
+            description=f"{len(found)} pictures are in two splits" if found else "no picture is in two splits",
+            metadata={"leaks": table([{"pictures": ", ".join(paths)} for paths in found])},
+        )
+
+    return no_picture_in_two_splits
+
+
+def mask_values_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """Masks hold only 0 and 255 and have the size of their after image."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    def masks_are_binary_and_sized(workspace: Workspace) -> dg.AssetCheckResult:
+        """Every mask holds only 0 and 255 and has the size of its after image."""
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.evaluation.masks import mask_faults
+
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
+        frozen = [pair for pair in pairs if pair.after is not None]
+        faults = mask_faults(frozen, workspace.roots(recipe))
+        return dg.AssetCheckResult(
+            passed=not faults,
+            description=faults[0] if faults else f"{len(frozen)} masks are 0/255 and of the right size",
+            metadata={"masks": len(frozen), "faults": len(faults)},
+        )
+
+    return masks_are_binary_and_sized
+
+
+def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """Where before and after differ, the mask is 255."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    def masks_tell_the_truth(workspace: Workspace) -> dg.AssetCheckResult:
+        """Where before and after differ, the mask is 255; checked on a sample of pairs rendered anew."""
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.synthesis.pairs import render_pair
+        from cd_pipeline.synthesis.render import untruthful_pixels
+
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
+        frozen = [pair for pair in pairs if pair.after is not None]
+        sample = frozen[:: max(1, len(frozen) // SAMPLED_PAIRS)]
+        roots = workspace.roots(recipe)
+        wrong = {pair.pair_id: untruthful_pixels(render_pair(pair, roots)) for pair in sample}
+        lying = {name: pixels for name, pixels in wrong.items() if pixels}
+        asked_for = not recipe.synthesis.truthful_masks or recipe.synthesis.reencode_jpeg
+        return dg.AssetCheckResult(
+            passed=not lying,
+            severity=dg.AssetCheckSeverity.WARN if asked_for else dg.AssetCheckSeverity.ERROR,
+            description=f"{len(lying)} of {len(sample)} sampled pairs differ outside their mask"
+            + (", as the recipe asks" if lying and asked_for else ""),
+            metadata={"sampled": len(sample), "untruthful_pairs": len(lying), "pixels": sum(lying.values())},
+        )
+
+    return masks_tell_the_truth
+
+
+def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """The share of changed pixels is plausible."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    def positive_share_is_plausible(workspace: Workspace) -> dg.AssetCheckResult:
+        """Between 0.5 % and 60 % of the pixels are changed; a set without change, or all of it, blocks."""
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.evaluation.masks import mask_shares
+
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
+        shares = mask_shares([pair for pair in pairs if pair.after is not None], workspace.roots(recipe))
+        share, (low, high) = shares["all"], POSITIVE_SHARE
+        useless = share in (0.0, 1.0)
+        return dg.AssetCheckResult(
+            passed=low <= share <= high,
+            severity=dg.AssetCheckSeverity.ERROR if useless else dg.AssetCheckSeverity.WARN,
+            description=f"{share:.2%} of the pixels are changed; expected {low:.1%} to {high:.0%}",
+            metadata={"positive_pixel_share": share},
+        )
+
+    return positive_share_is_plausible
+
+
+def finite_loss_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """All losses are finite."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    def losses_are_finite(workspace: Workspace) -> dg.AssetCheckResult:
+        """Train and val loss are finite in every epoch."""
+        from math import isfinite
+
+        from cd_pipeline.training.checkpoint import read_history
+
+        history = read_history(workspace.require(recipe, "checkpoint", "history.parquet"))
+        bad = [row["epoch"] for row in history if not isfinite(row["train_loss"] + row["val_loss"])]
+        return dg.AssetCheckResult(
+            passed=not bad,
+            description=f"loss not finite in epochs {bad}; lower training.learning_rate"
+            if bad
+            else f"finite in all {len(history)} epochs",
+            metadata={"epochs": len(history)},
+        )
+
+    return losses_are_finite
+
+
+def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """The network beats marking everything as changed."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    def beats_everything_changed(workspace: Workspace, compute: Compute) -> dg.AssetCheckResult:
+        """Val F1 is above that of marking every pixel; the best of plain differencing stands beside it."""
+        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.data.pairs import input_pairs
+        from cd_pipeline.evaluation.metrics import everything_changed_f1
+        from cd_pipeline.evaluation.predictions import differencing_oracle
+        from cd_pipeline.training.checkpoint import read_history
+
+        history = read_history(workspace.require(recipe, "checkpoint", "history.parquet"))
+        val_f1 = max(row["val_f1"] for row in history if row["val_f1"] == row["val_f1"])
+        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "val")
+        arrays = list(input_pairs(pairs, workspace.roots(recipe), recipe.input.size))
+        positive = sum(int((pair.mask > 0).sum()) for pair in arrays)
+        floor = everything_changed_f1(positive, sum(pair.mask.size for pair in arrays))
+        oracle = differencing_oracle(arrays)
+        return dg.AssetCheckResult(
+            passed=val_f1 > floor,
+            description=f"val F1 {val_f1:.3f}; everything changed {floor:.3f}; "
+            f"plain differencing at its best {oracle.f1:.3f}",
+            metadata={"val_f1": val_f1, "everything_changed_f1": floor, "differencing_oracle_f1": oracle.f1},
+        )
+
+    return beats_everything_changed
+
+
+def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """The package agrees with the checkpoint."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("mlpackage")), blocking=True)
+    def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
+        """The package, read back and executed op by op on the test pairs, gives what the checkpoint gives."""
+        from cd_pipeline.export.package_check import PackageAgreement
+
+        content = json.loads(workspace.require(recipe, "mlpackage", "agreement.json").read_text())
+        agreement = PackageAgreement(**{**content, "non_finite_ops": tuple(content["non_finite_ops"])})
+        limits = recipe.export
+        broken = agreement.violations(
+            limits.max_probability_difference, limits.min_mask_iou, limits.max_flipped_share
+        )
+        return dg.AssetCheckResult(
+            passed=not broken,
+            description=" ".join(broken) or f"agrees on {agreement.pairs} test pairs",
+            metadata={
+                "pairs": agreement.pairs,
+                "max_probability_difference": agreement.max_probability_difference,
+                "mean_probability_difference": agreement.mean_probability_difference,
+                "flipped_share": agreement.flipped_share,
+            },
+        )
+
+    return package_agrees_with_checkpoint

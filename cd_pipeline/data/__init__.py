@@ -1,0 +1,1 @@
+"""Readers, split, manifests, data sets and preprocessing."""

@@ -1,0 +1,67 @@
+"""Pairs as a torch data set at the network's input size, and the order of an epoch."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+
+Key = tuple[int, int]
+"""(epoch, index): data sets that draw fresh pairs need both."""
+
+CACHE_BYTES = 1 << 30
+"""Memory for decoded pairs; about 2,300 pairs at 256x256. Pairs beyond it are decoded each epoch."""
+
+
+def to_sample(arrays: PairArrays) -> torch.Tensor:
+    """Stack a pair to one uint8 tensor 7xHxW: before RGB, after RGB, mask 0/255."""
+    stacked = np.dstack([arrays.before, arrays.after, arrays.mask])  # HW7
+    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(2, 0, 1)))
+
+
+class PairDataset(Dataset[torch.Tensor]):
+    """Frozen pairs of a manifest.
+
+    Items are asked for by `(epoch, index)`, so that data sets that draw fresh pairs share the form; here
+    the epoch changes nothing. An item is a uint8 tensor 7xSxS: before, after, mask. Decoded items are kept
+    in memory up to `cache_bytes`.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], roots: Roots, size: int, cache_bytes: int = CACHE_BYTES) -> None:
+        self.pairs = pairs
+        self.size = size
+        self._roots = roots
+        self._capacity = cache_bytes // (7 * size * size)
+        self._cache: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> torch.Tensor:
+        _, index = key
+        cached = self._cache.get(index)
+        if cached is None:
+            cached = to_sample(at_input_size(load_pair(self.pairs[index], self._roots), self.size))
+            if len(self._cache) < self._capacity:
+                self._cache[index] = cached
+        return cached
+
+
+class EpochSampler(Sampler[Key]):
+    """The order of one epoch: shuffled by seed and epoch alone, or in the data set's order."""
+
+    def __init__(self, count: int, *, epoch: int = 0, shuffle_seed: int | None = None) -> None:
+        self._epoch = epoch
+        self._order = list(range(count))
+        if shuffle_seed is not None:
+            rng = np.random.Generator(np.random.PCG64([shuffle_seed, epoch]))
+            self._order = [int(index) for index in rng.permutation(count)]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((self._epoch, index) for index in self._order)

@@ -1,0 +1,90 @@
+"""Reading and writing image files: one decoder for the whole product."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cd_pipeline.data.files import write_bytes
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+MIN_SIDE = 16
+"""Shortest side, in px, of a photo that can hold a change."""
+
+
+class PhotoError(ValueError):
+    """A file that is not a usable photo; the message is the reason, without the path."""
+
+
+def decode_photo(content: bytes) -> Image:
+    """Decode a photo as a person sees it.
+
+    Grey, palette, RGBA and 16-bit files become 8-bit RGB, and the EXIF orientation is applied.
+
+    Args:
+        content: the bytes of a .jpg, .png, .bmp or .webp file.
+
+    Returns:
+        HWC uint8 RGB, values in [0, 255].
+
+    Raises:
+        PhotoError: the file is empty, cut short, not an image or smaller than 16 px on a side.
+    """
+    if not content:
+        raise PhotoError("empty file (0 bytes)")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise PhotoError(f"cannot be decoded as an image ({len(content)} bytes): cut short or another format")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise PhotoError(f"{width}x{height} px; at least {MIN_SIDE} px a side are needed")
+    return image.astype(np.uint8, copy=False)
+
+
+def read_photo(path: Path) -> Image:
+    """Read a photo: HWC uint8 RGB in displayed orientation.
+
+    Raises:
+        FileNotFoundError, PhotoError: with the path in the message.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the photo is not there; put it back or materialize raw_photos again")
+    try:
+        return decode_photo(path.read_bytes())
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from None
+
+
+def read_mask(path: Path) -> Image:
+    """Read a mask: HW uint8, its values as stored.
+
+    Raises:
+        FileNotFoundError, ValueError: with the path in the message.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the mask is not there; materialize change_masks again")
+    mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
+    if mask is None:
+        raise ValueError(f"{path}: not a readable image; delete it and materialize its asset again")
+    return mask.astype(np.uint8, copy=False)
+
+
+def encode_png(image: Image) -> bytes:
+    """Encode HWC RGB or HW uint8 as PNG; the same array gives the same bytes."""
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    return cv2.imencode(".png", ordered)[1].tobytes()
+
+
+def encode_jpeg(image: Image, quality: int) -> bytes:
+    """Encode HWC uint8 RGB as JPEG at `quality` in 1..100."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write HWC RGB or HW uint8 as PNG, whole or not at all."""
+    write_bytes(path, encode_png(image))

@@ -1,0 +1,177 @@
+"""Manifests: the Parquet files between the stages, one row a photo or a pair.
+
+Image columns of the pair manifest hold references, `source:<path>` under the user's folder or
+`workspace:<path>` under the recipe's own, so that the same table serves on any machine.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cd_pipeline.data.files import atomic_path
+from cd_pipeline.data.labels import Box
+from cd_pipeline.data.photos import Photo
+
+Row = dict[str, Any]
+
+BOX = pa.struct(
+    [
+        ("class_id", pa.int64()),
+        ("cx", pa.float64()),
+        ("cy", pa.float64()),
+        ("w", pa.float64()),
+        ("h", pa.float64()),
+    ]
+)
+
+PHOTOS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("tree", pa.string()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("reason", pa.string()),
+        ("label_path", pa.string()),
+        ("sha256", pa.string()),
+        ("label_sha256", pa.string()),
+        ("pixels_sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("boxes", pa.list_(BOX)),
+        ("dropped_labels", pa.list_(pa.string())),
+    ]
+)
+
+CHANGE = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("x", pa.int32()),
+        ("y", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("to_x", pa.int32()),
+        ("to_y", pa.int32()),
+        ("noise_seed", pa.int64()),
+        ("erased", pa.list_(pa.list_(pa.int32()))),
+    ]
+)
+
+PLAN = pa.struct(
+    [
+        ("changes", pa.list_(CHANGE)),
+        ("truthful", pa.bool_()),
+        ("jpeg_quality", pa.int32()),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("split", pa.string()),
+        ("class_name", pa.string()),
+        ("before", pa.string()),
+        ("after", pa.string()),
+        ("mask", pa.string()),
+        ("photo", pa.string()),
+        ("photo_sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("boxes", pa.list_(BOX)),
+        ("seed", pa.int64()),
+        ("changed", pa.bool_()),
+        ("plan", PLAN),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One sample: two images and a mask of what changed between them.
+
+    `before`, `after` and `mask` are references; `after`, `mask`, `changed` and `plan` are None where the
+    pair is drawn anew each epoch. `photo`, `boxes`, `seed` and `plan` say how a synthesised pair was made.
+    """
+
+    pair_id: str
+    split: str
+    class_name: str
+    before: str
+    after: str | None
+    mask: str | None
+    photo: str
+    photo_sha256: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    seed: int
+    changed: bool | None
+    plan: Row | None
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be read; the message names the file and the remedy."""
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as Parquet, whole or not at all; the same rows give the same bytes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: not a Parquet file, or columns of another version.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}") from None
+    if not table.schema.equals(schema):
+        missing = sorted(set(schema.names) - set(table.schema.names))
+        raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
+    return table.to_pylist()
+
+
+def write_photos(path: Path, photos: Iterable[Photo]) -> None:
+    """Write photos as a table with the schema `PHOTOS`."""
+    write_rows(path, ({**asdict(photo), "boxes": _boxes(photo.boxes)} for photo in photos), PHOTOS)
+
+
+def read_photos(path: Path) -> list[Photo]:
+    """Read a table written by `write_photos`."""
+    return [_from_row(Photo, row) for row in read_rows(path, PHOTOS)]
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write pairs as a table with the schema `PAIRS`."""
+    write_rows(path, ({**_shallow(pair), "boxes": _boxes(pair.boxes)} for pair in pairs), PAIRS)
+
+
+def read_pairs(path: Path, split: str | None = None) -> list[Pair]:
+    """Read the pairs of a manifest, or those of one split, in the manifest's order."""
+    rows = read_rows(path, PAIRS)
+    return [_from_row(Pair, row) for row in rows if split is None or row["split"] == split]
+
+
+def _from_row(kind: type[Any], row: Row) -> Any:  # noqa: ANN401 - Photo or Pair, by `kind`
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values["boxes"] = tuple(Box(**box) for box in row["boxes"])
+    return kind(**values)
+
+
+def _boxes(boxes: Iterable[Box]) -> list[Row]:
+    return [box._asdict() for box in boxes]
+
+
+def _shallow(pair: Pair) -> Row:
+    return {field.name: getattr(pair, field.name) for field in fields(pair)}
+
+
+def _remedy(path: Path) -> str:
+    return f"materialize {path.parent.name} again"

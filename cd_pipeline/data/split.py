@@ -1,0 +1,84 @@
+"""The split: depends on each photo's content, never on listing order, file times or machine."""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from cd_pipeline.data.files import digest
+from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.settings import SplitSettings
+
+SPLITS = ("train", "val", "test")
+
+
+def assign_splits(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
+    """Give every usable photo its split; the second of two identical pictures is quarantined.
+
+    In a single tree, a photo is in test when its own hash falls under the test share, so that it never
+    moves as the set grows. The others are ranked by hash within their class; the first
+    floor(train_share * n) are train, the rest val.
+
+    Args:
+        photos: the inventory's photos, usable or not.
+        settings: shares and seed.
+
+    Returns:
+        All photos in path order; `split` is train, val or test, and "" for a quarantined one.
+
+    Raises:
+        ValueError: a split would be empty.
+    """
+    checked = quarantine_duplicates(photos)
+    split_of: dict[str, str] = {}
+    classes: dict[str, list[Photo]] = defaultdict(list)
+    for photo in (photo for photo in checked if photo.reason is None):
+        if is_test(photo, settings):
+            split_of[photo.path] = "test"
+        else:
+            classes[photo.class_name].append(photo)
+    for members in classes.values():
+        ranked = sorted(members, key=lambda photo: digest(settings.seed, "rank", photo.sha256))
+        count = int(settings.train_share * len(ranked) + 1e-9)
+        split_of |= {photo.path: "train" if i < count else "val" for i, photo in enumerate(ranked)}
+    _refuse_empty(split_of)
+    return [replace(photo, split=split_of.get(photo.path, "")) for photo in checked]
+
+
+def is_test(photo: Photo, settings: SplitSettings) -> bool:
+    """Tell whether a photo belongs to test: by its folder, or by its own hash in a single tree."""
+    if photo.tree:
+        return photo.tree == "test"
+    return int(digest(settings.seed, "test", photo.sha256)[:13], 16) / 16**13 < settings.test_share
+
+
+def quarantine_duplicates(photos: list[Photo]) -> list[Photo]:
+    """Keep the first of identical pictures (test before trainval, then by path) and quarantine the others.
+
+    Returns the photos in path order.
+    """
+    first: dict[str, Photo] = {}
+    result: list[Photo] = []
+    for photo in sorted(photos, key=lambda photo: (photo.tree != "test", photo.path)):
+        kept = first.setdefault(photo.pixels_sha256, photo) if photo.reason is None else photo
+        result.append(photo if kept is photo else replace(photo, reason=f"same picture as {kept.path}"))
+    return sorted(result, key=lambda photo: photo.path)
+
+
+def _refuse_empty(split_of: dict[str, str]) -> None:
+    counts = {split: list(split_of.values()).count(split) for split in SPLITS}
+    if not all(counts.values()):
+        shown = ", ".join(f"{split} {count}" for split, count in counts.items())
+        raise ValueError(
+            f"split: every part needs a photo, found {shown}; add photos (5 a class or more) or change "
+            "split.train_share or split.test_share in the recipe"
+        )
+
+
+def leaks(photos: list[Photo]) -> list[list[str]]:
+    """Return the paths of every picture that is in two splits or more."""
+    places: dict[str, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        if photo.split:
+            places[photo.pixels_sha256].append(photo)
+    return [
+        [photo.path for photo in same] for same in places.values() if len({photo.split for photo in same}) > 1
+    ]

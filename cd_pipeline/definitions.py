@@ -1,0 +1,16 @@
+"""The code location: all recipes under defs/, with the resources they share."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from cd_pipeline.resources import Compute, Workspace
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the recipes and add resources and executor."""
+    shared = dg.Definitions(
+        resources={"workspace": Workspace(), "compute": Compute()}, executor=dg.in_process_executor
+    )
+    return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), shared)

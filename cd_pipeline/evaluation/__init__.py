@@ -1,0 +1,1 @@
+"""Metrics, threshold sweep, prediction, figures and the measuring protocol."""

@@ -1,0 +1,35 @@
+"""What the masks of a manifest hold."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from cd_pipeline.data.images import read_mask, read_photo
+from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.pairs import Roots
+
+
+def mask_shares(pairs: Sequence[Pair], roots: Roots) -> dict[str, float]:
+    """Return the share of changed pixels, pooled over each split and over all pairs ("all")."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for pair in pairs:
+        mask = read_mask(roots.resolve(str(pair.mask)))
+        for name in (pair.split, "all"):
+            counts[name][0] += int(np.count_nonzero(mask))
+            counts[name][1] += mask.size
+    return {name: positive / total for name, (positive, total) in sorted(counts.items())}
+
+
+def mask_faults(pairs: Sequence[Pair], roots: Roots) -> list[str]:
+    """Return a sentence for each mask that is not 0/255 or not of its after image's size."""
+    faults = []
+    for pair in pairs:
+        mask = read_mask(roots.resolve(str(pair.mask)))
+        after = read_photo(roots.resolve(str(pair.after)))
+        values = np.unique(mask)
+        if not np.isin(values, (0, 255)).all():
+            faults.append(f"{pair.pair_id}: mask values {values[:5].tolist()}, expected 0 and 255")
+        if mask.shape != after.shape[:2]:
+            faults.append(f"{pair.pair_id}: mask {mask.shape}, after image {after.shape[:2]}")
+    return faults

@@ -1,0 +1,161 @@
+"""Test predictions: a PNG a pair at the photo's own size, and the scores of each."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import nn
+
+from cd_pipeline.data.files import atomic_path, keep_only
+from cd_pipeline.data.images import Image, write_png
+from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
+from cd_pipeline.evaluation.metrics import Confusion, has_alarm, mean_image_f1, mean_image_iou, pooled, wilson_interval
+from cd_pipeline.evaluation.postprocess import smooth_mask
+from cd_pipeline.evaluation.predict import predict_probability
+from cd_pipeline.models.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """One test pair: pixel counts at the input size and at the photo's own size."""
+
+    pair_id: str
+    class_name: str
+    changed: bool
+    alarm: bool
+    confusion: Confusion
+    own_size: Confusion
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the score as a flat row of plain values."""
+        counts = {f"own_size_{key}": value for key, value in asdict(self.own_size).items()}
+        return {
+            "pair_id": self.pair_id,
+            "file": f"{self.pair_id}.png",
+            "class_name": self.class_name,
+            "changed": self.changed,
+            "alarm": self.alarm,
+            "f1": self.confusion.f1,
+            "iou": self.confusion.iou,
+            **asdict(self.confusion),
+            **counts,
+        }
+
+
+def binarise(probability: npt.NDArray[np.float32], threshold: float, *, smooth: bool = False) -> Image:
+    """Return HW uint8: 255 where the probability is above the threshold, smoothed 3x3 when asked."""
+    mask = (probability > threshold).astype(np.uint8) * np.uint8(255)
+    return smooth_mask(mask) if smooth else mask
+
+
+def predict_pair(
+    model: nn.Module, pair: PairArrays, size: int, threshold: float, runtime: Runtime, *, smooth: bool = False
+) -> tuple[Image, Image]:
+    """Predict one pair, given at its own size.
+
+    Returns:
+        The masks at the input size and at the pair's own size, HW uint8 0/255. The latter thresholds the
+        probability after enlarging it bilinearly.
+    """
+    sized = at_input_size(pair, size)
+    probability = predict_probability(model, sized.before, sized.after, runtime)
+    height, width = pair.mask.shape
+    enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+    own = np.asarray(enlarged, np.float32)
+    return binarise(probability, threshold, smooth=smooth), binarise(own, threshold, smooth=smooth)
+
+
+def write_predictions(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    roots: Roots,
+    folder: Path,
+    *,
+    size: int,
+    threshold: float,
+    runtime: Runtime,
+    smooth: bool = False,
+    on_pair: Callable[[PairArrays, Image], None] = lambda pair, prediction: None,
+) -> list[PairScore]:
+    """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the photo's own size) for each.
+
+    PNGs of pairs that are no longer in the manifest are deleted.
+
+    Args:
+        model: on the runtime's device.
+        pairs: rows of the manifest.
+        roots: where their pictures are.
+        folder: is made if needed.
+        size: of the network's input.
+        threshold: above it a pixel is changed.
+        runtime: device and precision.
+        smooth: 3x3 smoothing of the masks.
+        on_pair: gets each pair and its prediction at the input size.
+    """
+    scores = []
+    for pair in pairs:
+        arrays = load_pair(pair, roots)
+        prediction, own = predict_pair(model, arrays, size, threshold, runtime, smooth=smooth)
+        sized = at_input_size(arrays, size)
+        write_png(folder / f"{pair.pair_id}.png", own)
+        on_pair(sized, prediction)
+        scores.append(
+            PairScore(
+                pair_id=pair.pair_id,
+                class_name=pair.class_name,
+                changed=bool(arrays.mask.any()),
+                alarm=has_alarm(prediction),
+                confusion=Confusion.of(prediction, sized.mask),
+                own_size=Confusion.of(own, arrays.mask),
+            )
+        )
+    keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
+    return scores
+
+
+def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
+    """Write one row a pair as Parquet."""
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([score.to_row() for score in scores]), temporary)
+
+
+def summarise(scores: Sequence[PairScore]) -> dict[str, float]:
+    """Return the figures of a set: pooled, mean per image, at own size, and alarms on no-change pairs.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    total = pooled(score.confusion for score in scores)
+    unchanged = [score for score in scores if not score.changed]
+    alarms = sum(score.alarm for score in unchanged)
+    low, high = wilson_interval(alarms, len(unchanged))
+    return {
+        "pairs": len(scores),
+        "precision": total.precision,
+        "recall": total.recall,
+        "f1": total.f1,
+        "iou": total.iou,
+        "own_size_f1": pooled(score.own_size for score in scores).f1,
+        "mean_image_f1": mean_image_f1(score.confusion for score in scores),
+        "mean_image_iou": mean_image_iou(score.confusion for score in scores),
+        "no_change_pairs": len(unchanged),
+        "no_change_alarm_rate": alarms / len(unchanged) if unchanged else 0.0,
+        "no_change_alarm_rate_low": low,
+        "no_change_alarm_rate_high": high,
+    }
+
+
+def differencing_oracle(pairs: Iterable[PairArrays]) -> OracleResult:
+    """Return the best that plain differencing reaches on these pairs, with its threshold chosen on them."""
+    oracle = DifferencingOracle()
+    for pair in pairs:
+        oracle.update(pair.before, pair.after, pair.mask)
+    return oracle.best()

@@ -1,0 +1,41 @@
+"""Figures and tables for the Dagster UI."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+INLINE_LIMIT = 96_000
+"""Bytes of an inline picture in the event log."""
+
+
+def picture(content: bytes, mime: str = "image/png") -> dg.MarkdownMetadataValue:
+    """Show a picture inline.
+
+    Raises:
+        ValueError: it would take more than 96 kB of the event log.
+    """
+    encoded = base64.b64encode(content).decode()
+    if len(encoded) > INLINE_LIMIT:
+        raise ValueError(f"inline picture of {len(encoded)} bytes; at most {INLINE_LIMIT} fit the event log")
+    return dg.MetadataValue.md(f"![](data:{mime};base64,{encoded})")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Show rows of plain values with the same keys as a table."""
+    records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows]
+    names = list(rows[0]) if rows else ["nothing"]
+    columns = [dg.TableColumn(name, _column_type([row[name] for row in rows if name in row])) for name in names]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def _cell(value: object) -> str | int | float | bool:
+    if isinstance(value, float):
+        return round(value, 4)
+    return value if isinstance(value, str | int) else str(value)
+
+
+def _column_type(values: Sequence[object]) -> str:
+    kinds = {type(value) for value in values}
+    return {frozenset({int}): "int", frozenset({float}): "float"}.get(frozenset(kinds), "string")

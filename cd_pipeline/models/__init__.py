@@ -1,0 +1,1 @@
+"""Network architectures; `build_model` composes one from its settings."""

@@ -1,0 +1,90 @@
+"""Where and how networks run: device, precision, threads, memory format."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A resolved place to compute.
+
+    `precision` is float32, float16 or bfloat16 (autocast); `workers` are loader processes, 0: none.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+    workers: int = 0
+    channels_last: bool = True
+
+    def prepare(self) -> None:
+        """Set the thread count and ask torch for the same result on every run."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, in the memory format."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def place_batch(self, batch: Tensor) -> Tensor:
+        """Move an NxCxHxW batch to the device, in the memory format."""
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return batch.to(self.device, non_blocking=True, memory_format=memory_format)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that networks run in."""
+        dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(self.precision)
+        return torch.autocast(self.device.partition(":")[0], dtype=dtype, enabled=dtype is not None)
+
+    @property
+    def uses_grad_scaler(self) -> bool:
+        """Gradients are scaled where float16 could underflow."""
+        return self.precision == "float16"
+
+    @property
+    def description(self) -> str:
+        """The device and its settings in one phrase, for logs and metadata."""
+        name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
+        return f"{name}, {self.precision}, {self.threads} threads, {self.workers} workers"
+
+
+def resolve_runtime(
+    *, device: str = "auto", precision: str = "auto", threads: int | None = None, workers: int | None = None
+) -> Runtime:
+    """Choose what the machine offers where a setting is left open.
+
+    Args:
+        device: auto, cpu, cuda, cuda:<n> or mps.
+        precision: auto (float16 on CUDA, as published; float32 elsewhere), float32, float16 or bfloat16.
+        threads: of torch on the CPU; None: the cores this process may use.
+        workers: loader processes; None: as many as feed a GPU, and none on the CPU, where decoded pairs
+            stay in memory and the cores belong to the network.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.partition(":")[0]):
+        usable = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ValueError(f"compute.device is {device!r}, which this machine lacks; use auto or one of: {usable}")
+    on_gpu = device.startswith("cuda")
+    cores = usable_cores()
+    return Runtime(
+        device=device,
+        precision=("float16" if on_gpu else "float32") if precision == "auto" else precision,
+        threads=threads or cores,
+        workers=workers if workers is not None else min(8, cores) if on_gpu else 0,
+    )
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores this process may use, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,16 @@
+"""Which network, and how it starts."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelSettings(BaseModel):
+    """The network of a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Literal["tiny_change_unet"] = "tiny_change_unet"
+    pretrained: bool = Field(
+        default=True, description="ImageNet weights for the encoder where timm's hub can be reached"
+    )

@@ -1,0 +1,57 @@
+"""The Dagster component `cd_pipeline.Pipeline`: one recipe file becomes its assets and checks."""
+
+from typing import Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from cd_pipeline.assets.change_masks import change_masks_asset
+from cd_pipeline.assets.checkpoint import checkpoint_asset
+from cd_pipeline.assets.mlpackage import mlpackage_asset
+from cd_pipeline.assets.pair_manifest import pair_manifest_asset
+from cd_pipeline.assets.raw_photos import raw_photos_asset
+from cd_pipeline.assets.split import split_asset
+from cd_pipeline.assets.test_predictions import test_predictions_asset
+from cd_pipeline.assets.threshold import threshold_asset
+from cd_pipeline.checks import build_checks
+from cd_pipeline.recipe import Recipe, RecipeSettings
+
+PHOTO_STAGES = (
+    raw_photos_asset,
+    split_asset,
+    pair_manifest_asset,
+    change_masks_asset,
+    checkpoint_asset,
+    threshold_asset,
+    test_predictions_asset,
+    mlpackage_asset,
+)
+
+
+class Pipeline(dg.Component):
+    """A pipeline from raw data to a Core ML package; its name is that of its folder."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @classmethod
+    def get_model_cls(cls) -> type[RecipeSettings]:
+        """Return the schema of the recipe file's attributes."""
+        return RecipeSettings
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Make the component from validated attributes."""
+        settings = dict(attributes) if attributes is not None else {}
+        return cls(Recipe(name=context.path.name, **settings))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Build the recipe's assets and checks."""
+        return build_pipeline(self.recipe)
+
+
+def build_pipeline(recipe: Recipe) -> dg.Definitions:
+    """Build the assets and checks of a recipe; resources are the caller's."""
+    return dg.Definitions(
+        assets=[build(recipe) for build in PHOTO_STAGES], asset_checks=list(build_checks(recipe))
+    )

@@ -1,0 +1,83 @@
+"""A recipe: every setting of one data set's pipeline, validated. No dagster here."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cd_pipeline.data.settings import InputSettings, SplitSettings
+from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.training.settings import SweepSettings, TrainingSettings
+
+DEFAULT_RECIPE = "rooms"
+"""The recipe whose asset keys carry no prefix."""
+
+
+class SourceSettings(BaseModel):
+    """Where the raw data lies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layout: Literal["labelled_photos"] = Field(
+        default="labelled_photos",
+        description="images/<class>/ beside labels/<class>/ in YOLO form, once or in trainval/ and test/",
+    )
+    folder: str | None = Field(
+        default=None,
+        description="your own data, never written to; CD_PIPELINE_<RECIPE> in the environment goes first; "
+        "none: sample data is drawn",
+    )
+
+
+class ThresholdSettings(SweepSettings):
+    """How the threshold is chosen on val, pooled over pixels, by the best F1."""
+
+    smooth: bool = Field(
+        default=False,
+        description="3x3 average pool > 0.5 on predicted masks; the sweep is made without it",
+    )
+
+
+class ExportSettings(BaseModel):
+    """The Core ML package, and how closely it must agree with the checkpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    precision: Literal["float16", "float32"] = "float16"
+    max_probability_difference: float = Field(default=0.02, gt=0, le=1)
+    min_mask_iou: float = Field(default=0.99, ge=0, le=1)
+    max_flipped_share: float = Field(default=0.001, ge=0, le=1)
+
+
+class RecipeSettings(BaseModel):
+    """What a recipe file can set; every part has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: SourceSettings = Field(default_factory=SourceSettings)
+    split: SplitSettings = Field(default_factory=SplitSettings)
+    synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
+    input: InputSettings = Field(default_factory=InputSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    threshold: ThresholdSettings = Field(default_factory=ThresholdSettings)
+    export: ExportSettings = Field(default_factory=ExportSettings)
+
+
+class Recipe(RecipeSettings):
+    """All settings of one pipeline, and its name."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+
+    @property
+    def environment_variable(self) -> str:
+        """The variable that points the recipe at a folder."""
+        return f"CD_PIPELINE_{self.name.upper()}"
+
+    def asset_key(self, asset: str) -> list[str]:
+        """Return the key of one of the recipe's assets."""
+        return [asset] if self.name == DEFAULT_RECIPE else [self.name, asset]
+
+    def plain(self) -> dict[str, Any]:
+        """Return all settings as plain values, for the checkpoint."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,78 @@
+"""Resources: the workspace on disk and the place to compute."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from cd_pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.pairs import Roots
+    from cd_pipeline.models.runtime import Runtime
+
+REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*{key}"'
+
+
+class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The data root. Every asset owns the folder `<root>/<recipe>/<asset>`."""
+
+    root: str = Field(default="", description="data root; empty: CD_PIPELINE_DATA, or else data")
+
+    def recipe_folder(self, recipe: Recipe) -> Path:
+        """Return the folder of a recipe."""
+        return Path(self.root or os.environ.get("CD_PIPELINE_DATA", "data")) / recipe.name
+
+    def folder(self, recipe: Recipe, asset: str) -> Path:
+        """Return the folder that an asset owns."""
+        return self.recipe_folder(recipe) / asset
+
+    def configured_source(self, recipe: Recipe) -> Path | None:
+        """Return the user's own folder, or None where sample data stands in."""
+        configured = os.environ.get(recipe.environment_variable) or recipe.source.folder
+        return Path(configured).expanduser() if configured else None
+
+    def roots(self, recipe: Recipe) -> "Roots":
+        """Return where the references of the recipe's manifest lead."""
+        from cd_pipeline.data.pairs import Roots
+
+        source = self.configured_source(recipe) or self.folder(recipe, "raw_photos")
+        return Roots(source, self.recipe_folder(recipe))
+
+    def require(self, recipe: Recipe, asset: str, file: str) -> Path:
+        """Return the path of a file that an earlier asset wrote.
+
+        Raises:
+            FileNotFoundError: it is not there; the message says how to make it.
+        """
+        path = self.folder(recipe, asset) / file
+        if not path.exists():
+            remedy = REMEDY.format(key="/".join(recipe.asset_key(asset)))
+            raise FileNotFoundError(f"{path} is not there: run {remedy}")
+        return path
+
+
+class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Device, precision, threads and workers; what is left open is taken from the machine."""
+
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:<n> or mps")
+    precision: str = Field(default="auto", description="auto, float32, float16 or bfloat16")
+    threads: int | None = Field(default=None, description="none: the cores this process may use")
+    workers: int | None = Field(default=None, description="loader processes")
+
+    def runtime(self) -> "Runtime":
+        """Resolve the settings on this machine."""
+        from cd_pipeline.models.runtime import resolve_runtime
+
+        return resolve_runtime(
+            device=self.device, precision=self.precision, threads=self.threads, workers=self.workers
+        )
+
+    @property
+    def cores(self) -> int:
+        """Threads for work on files."""
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,87 @@
+"""The six published kinds of change: each alters one region of the after image in place."""
+
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+
+from cd_pipeline.data.images import Image
+from cd_pipeline.synthesis.geometry import Rect
+from cd_pipeline.synthesis.plan import Change
+
+NOISE_LIMIT = 30
+"""`rect` is uniform noise in [0, 30) (published)."""
+INPAINT_RADIUS = 3
+INPAINT_MARGIN = 16
+"""Pixels around the region that Telea's method is given; it reads no further than its radius."""
+PIXEL_SHARE = 0.15
+"""`pixel` shrinks to this share of each side (published)."""
+
+
+def black(after: Image, change: Change) -> None:
+    """Fill the inclusive rectangle with black."""
+    after[_inclusive(after, change).slices] = 0
+
+
+def rect(after: Image, change: Change) -> None:
+    """Fill the rectangle with uniform noise in [0, 30)."""
+    rng = np.random.Generator(np.random.PCG64(change.noise_seed))
+    after[change.rect.slices] = rng.integers(0, NOISE_LIMIT, (change.height, change.width, 3), np.uint8)
+
+
+def inpaint(after: Image, change: Change) -> None:
+    """Inpaint the inclusive rectangle by Telea's method, radius 3."""
+    region = _inclusive(after, change)
+    height, width = after.shape[:2]
+    window = Rect(
+        region.x - INPAINT_MARGIN,
+        region.y - INPAINT_MARGIN,
+        region.width + 2 * INPAINT_MARGIN,
+        region.height + 2 * INPAINT_MARGIN,
+    ).clipped(width, height)
+    hole = np.zeros((window.height, window.width), np.uint8)
+    hole[Rect(region.x - window.x, region.y - window.y, region.width, region.height).slices] = 255
+    surroundings = np.ascontiguousarray(after[window.slices])
+    after[window.slices] = cv2.inpaint(surroundings, hole, INPAINT_RADIUS, cv2.INPAINT_TELEA)
+
+
+def blur(after: Image, change: Change) -> None:
+    """Blur the rectangle with a Gaussian whose odd kernel is max(3, 2 * (shorter side // 10) + 1)."""
+    kernel = max(3, 2 * (min(change.width, change.height) // 10) + 1)
+    patch = np.ascontiguousarray(after[change.rect.slices])
+    after[change.rect.slices] = cv2.GaussianBlur(patch, (kernel, kernel), 0)
+
+
+def pixel(after: Image, change: Change) -> None:
+    """Pixelate the rectangle: shrink to 0.15 of each side (bilinear), enlarge by nearest."""
+    small = (max(1, int(change.width * PIXEL_SHARE)), max(1, int(change.height * PIXEL_SHARE)))
+    patch = cv2.resize(
+        np.ascontiguousarray(after[change.rect.slices]), small, interpolation=cv2.INTER_LINEAR
+    )
+    after[change.rect.slices] = cv2.resize(
+        patch, (change.width, change.height), interpolation=cv2.INTER_NEAREST
+    )
+
+
+def move(after: Image, change: Change) -> None:
+    """Paste the rectangle at its new place, then black out the old one, even where they overlap."""
+    if change.to_x is None or change.to_y is None:
+        raise ValueError(f"move of {change.rect} without a target")
+    target = Rect(change.to_x, change.to_y, change.width, change.height)
+    after[target.slices] = after[change.rect.slices].copy()
+    after[change.rect.slices] = 0
+
+
+PUBLISHED_KINDS: Mapping[str, Callable[[Image, Change], None]] = {
+    "black": black,
+    "inpaint": inpaint,
+    "rect": rect,
+    "blur": blur,
+    "pixel": pixel,
+    "move": move,
+}
+
+
+def _inclusive(after: Image, change: Change) -> Rect:
+    height, width = after.shape[:2]
+    return change.rect.grown(width, height)

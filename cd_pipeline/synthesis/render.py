@@ -1,0 +1,44 @@
+"""Applying a plan to a photo; there is no randomness here."""
+
+import numpy as np
+
+from cd_pipeline.data.images import Image, decode_photo, encode_jpeg
+from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_rects
+from cd_pipeline.synthesis.published_kinds import PUBLISHED_KINDS
+
+
+def render(photo: Image, plan: ChangePlan) -> PairArrays:
+    """Make the pair that a plan describes.
+
+    Args:
+        photo: HWC uint8 RGB.
+        plan: regions in px of this photo.
+
+    Returns:
+        before, after: HWC uint8 RGB; mask: HW uint8, 255 where changed. With a truthful plan without
+        JPEG, the mask is 255 wherever before and after differ.
+    """
+    height, width = photo.shape[:2]
+    after, mask = photo.copy(), np.zeros((height, width), np.uint8)
+    for change in plan.changes:
+        PUBLISHED_KINDS[change.kind](after, change)
+        for rect in label_rects(change, width, height, truthful=plan.truthful):
+            mask[rect.slices] = 255
+        if change.erased:
+            erased = fill_polygons(mask.shape, change.erased) > 0
+            mask[erased] = 0
+            if plan.truthful:
+                after[erased] = photo[erased]
+    if plan.jpeg_quality is None:
+        return PairArrays(photo, after, mask)
+    quality = plan.jpeg_quality
+    return PairArrays(
+        decode_photo(encode_jpeg(photo, quality)), decode_photo(encode_jpeg(after, quality)), mask
+    )
+
+
+def untruthful_pixels(pair: PairArrays) -> int:
+    """Count the pixels that differ between before and after although the mask is 0 there."""
+    differs = (pair.before != pair.after).any(axis=2)
+    return int(np.count_nonzero(differs & (pair.mask == 0)))

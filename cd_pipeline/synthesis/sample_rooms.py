@@ -1,0 +1,250 @@
+"""The sample data set: drawn photos of furnished rooms with YOLO labels, the same bytes every time.
+
+For use where no photos are given. Pixels depend on the seed and the package versions alone: each photo has
+its own generator, seeded by the SHA-256 of seed, split, class and number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cd_pipeline.synthesis.furniture import FURNITURE
+from cd_pipeline.synthesis.room_scene import Box, Scene, compose, draw
+from cd_pipeline.synthesis.room_textures import UInt8
+
+__all__ = [
+    "COUNTS", "FURNITURE", "RoomSpec", "SampleRooms", "compose_room", "draw_room", "draw_sample_rooms",
+    "room_specs", "yolo_lines",
+]  # fmt: skip
+
+COUNTS: dict[str, dict[str, int]] = {
+    "trainval": {
+        "DANCE_STUDIO": 10, "MAKER_SPACE": 31, "MUSIC_PRACTICE_ROOM": 38, "SMALL_THEATER": 26, "STUDY_ROOM": 42,
+    },
+    "test": {
+        "DANCE_STUDIO": 2, "MAKER_SPACE": 7, "MUSIC_PRACTICE_ROOM": 9, "SMALL_THEATER": 6, "STUDY_ROOM": 9,
+    },
+}  # fmt: skip
+"""Photos of each class in each split."""
+
+_EMPTY = {("trainval", "STUDY_ROOM", 7), ("trainval", "MAKER_SPACE", 11), ("test", "MUSIC_PRACTICE_ROOM", 3)}
+_QUALITY = 90
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class RoomSpec:
+    """Which photo to draw.
+
+    Attributes:
+        split: "trainval" or "test".
+        room_class: One of the five classes.
+        index: Number within the class, from 0.
+        seed: Seed of the data set.
+    """
+
+    split: str
+    room_class: str
+    index: int
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending."""
+        return f"{self.room_class.lower()}_{self.index:03d}"
+
+    @property
+    def furnished(self) -> bool:
+        """Whether there is furniture; a few rooms are empty, so that photos without boxes occur."""
+        return (self.split, self.room_class, self.index) not in _EMPTY
+
+
+@dataclass(frozen=True)
+class SampleRooms:
+    """What was drawn.
+
+    Attributes:
+        photos: Number of photos.
+        boxes: Number of labelled objects.
+        classes: Photos of each class in each split, as in `COUNTS`.
+        kinds: Labelled objects of each kind of furniture.
+    """
+
+    photos: int
+    boxes: int
+    classes: dict[str, dict[str, int]]
+    kinds: dict[str, int]
+
+
+def room_specs(seed: int = 42) -> list[RoomSpec]:
+    """Lists the photos of the data set of a seed: trainval, then test, by class and number."""
+    return [
+        RoomSpec(split, room_class, index, seed)
+        for split, classes in COUNTS.items()
+        for room_class, count in classes.items()
+        for index in range(count)
+    ]
+
+
+def _scenes(spec: RoomSpec) -> Iterator[Scene]:
+    for attempt in range(_ATTEMPTS):
+        name = f"{spec.seed}/{spec.split}/{spec.room_class}/{spec.index}/{attempt}"
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
+        yield compose(spec.room_class, np.random.default_rng(seed), spec.furnished)
+
+
+def _room(spec: RoomSpec) -> tuple[Scene, UInt8, list[Box]]:
+    for scene in _scenes(spec):
+        if not spec.furnished or len(scene.pieces) >= 2:
+            photo, boxes = draw(scene)
+            if not spec.furnished or len(boxes) >= 2:
+                return scene, photo, boxes
+    raise RuntimeError(f"{spec.room_class} {spec.index}: {_ATTEMPTS} rooms in a row had fewer than two boxes")
+
+
+def compose_room(spec: RoomSpec) -> Scene:
+    """Returns the scene that `draw_room` draws for a photo.
+
+    Args:
+        spec: Which photo.
+
+    Returns:
+        The scene.
+
+    Raises:
+        KeyError: There is no such class.
+    """
+    return _room(spec)[0]
+
+
+def draw_room(spec: RoomSpec) -> tuple[UInt8, list[Box]]:
+    """Draws one photo.
+
+    Args:
+        spec: Which photo.
+
+    Returns:
+        The photo, (H, W, 3) RGB uint8, and 2 to 8 boxes, or none for an empty room.
+
+    Raises:
+        KeyError: There is no such class.
+    """
+    _, photo, boxes = _room(spec)
+    return photo, boxes
+
+
+def yolo_lines(boxes: list[Box], width: int, height: int) -> str:
+    """Writes boxes as a YOLO label file.
+
+    Args:
+        boxes: Boxes in pixels.
+        width: Width of the photo in pixels.
+        height: Height of the photo in pixels.
+
+    Returns:
+        One line a box, `class cx cy w h`, the last four normalised to [0, 1] with six decimals; empty without boxes.
+    """
+    lines = []
+    for box in boxes:
+        cx, cy = (box.left + box.right) / 2 / width, (box.top + box.bottom) / 2 / height
+        w, h = (box.right - box.left) / width, (box.bottom - box.top) / height
+        lines.append(f"{box.kind} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n")
+    return "".join(lines)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside its place and renames it."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _draw_files(root: Path, spec: RoomSpec) -> list[int]:
+    """Draws one photo with its label file; returns the kinds in the label."""
+    photo, boxes = draw_room(spec)
+    height, width, _ = photo.shape
+    _, encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(photo[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
+    base = root / spec.split
+    label = yolo_lines(boxes, width, height).encode("ascii")
+    _write(base / "labels" / spec.room_class / f"{spec.stem}.txt", label)
+    _write(base / "images" / spec.room_class / f"{spec.stem}.jpg", encoded.tobytes())
+    return [box.kind for box in boxes]
+
+
+def _single_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _workers(wanted: int | None) -> int:
+    """Chooses the number of processes; 1 where this process may not have children."""
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"workers is {wanted}; it must be at least 1")
+    if multiprocessing.current_process().daemon:
+        return 1
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+def _draw_all(root: Path, specs: list[RoomSpec], workers: int) -> Iterator[list[int]]:
+    """Yields the kinds of each photo, in order, as the files come to be."""
+    roots = [root] * len(specs)
+    if workers == 1:
+        yield from map(_draw_files, roots, specs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
+        yield from pool.map(_draw_files, roots, specs, chunksize=2)
+
+
+def draw_sample_rooms(
+    root: Path,
+    *,
+    seed: int = 42,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleRooms:
+    """Draws the sample data set: 147 photos to `root/trainval` and 33 to `root/test`.
+
+    Photos go to `images/<class>/<stem>.jpg` (JPEG, about 640x480), labels to `labels/<class>/<stem>.txt` (YOLO, see
+    `yolo_lines`; class numbers index `FURNITURE`). Each file appears whole under its name. A run over an
+    unfinished folder completes it; files of the same name are replaced.
+
+    Args:
+        root: Folder to draw into; made if missing.
+        seed: Other seeds give other photos.
+        workers: Processes to draw with; None for one a core, at most 8. The files do not depend on it.
+        progress: Called in this process with photos done and photos in all, after each photo.
+
+    Returns:
+        What was drawn.
+
+    Raises:
+        OSError: A file cannot be written.
+        ValueError: `workers` is below 1.
+    """
+    count, specs = _workers(workers), room_specs(seed)
+    for split, classes in COUNTS.items():
+        for room_class in classes:
+            for part in ("images", "labels"):
+                (root / split / part / room_class).mkdir(parents=True, exist_ok=True)
+    kinds = dict.fromkeys(FURNITURE, 0)
+    for done, found in enumerate(_draw_all(root, specs, count), start=1):
+        for kind in found:
+            kinds[FURNITURE[kind]] += 1
+        if progress is not None:
+            progress(done, len(specs))
+    classes_drawn = {split: dict(classes) for split, classes in COUNTS.items()}
+    return SampleRooms(len(specs), sum(kinds.values()), classes_drawn, kinds)

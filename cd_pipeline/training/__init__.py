@@ -1,0 +1,1 @@
+"""Losses, schedule, training loop and the checkpoint file."""

@@ -1,0 +1,100 @@
+"""The checkpoint file: weights with all that says what they are. It loads with `weights_only=True`."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from cd_pipeline.data.files import atomic_path, digest
+from cd_pipeline.models.build import build_model
+from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights, and plain values.
+
+    `data_version` is the hash of the pair manifest it was trained on, `pretrained` whether the encoder
+    started from ImageNet weights, `versions` those of the packages.
+    """
+
+    weights: dict[str, Tensor]
+    recipe: dict[str, Any]
+    history: list[dict[str, Any]]
+    versions: dict[str, str]
+    pretrained: bool
+    data_version: str
+
+    @property
+    def version(self) -> str:
+        """Content hash of the weights."""
+        return weights_digest(self.weights)
+
+    def model(self) -> TinyChangeUNet:
+        """Build the network with these weights, in evaluation mode on the CPU."""
+        model = build_model(ModelSettings(**self.recipe["model"]))
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, shapes and values of a state dict."""
+    parts = ((name, tuple(value.shape), value.contiguous().cpu().numpy().tobytes()) for name, value in weights.items())
+    return digest(*(part for triple in parts for part in triple))
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
+    content = {
+        "format": FORMAT,
+        "weights": {name: value.contiguous() for name, value in checkpoint.weights.items()},
+        "recipe": checkpoint.recipe,
+        "history": checkpoint.history,
+        "versions": checkpoint.versions,
+        "pretrained": checkpoint.pretrained,
+        "data_version": checkpoint.data_version,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; no code in it is run.
+
+    Raises:
+        CheckpointError: not a checkpoint of this format.
+    """
+    remedy = "delete it and materialize checkpoint again"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error)[:120]}); {remedy}") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}; {remedy}")
+    return Checkpoint(**content)
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write one row an epoch as Parquet."""
+    table = pa.Table.from_pylist([dict(row) for row in history])
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read the rows that `write_history` wrote."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows

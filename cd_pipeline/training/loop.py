@@ -1,0 +1,274 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from cd_pipeline.evaluation.metrics import Confusion, mean_image_f1
+from cd_pipeline.evaluation.predict import Batch, iterate_logits, load_batches
+from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight
+from cd_pipeline.training.schedule import warmup_cosine
+from cd_pipeline.training.settings import TrainingSettings
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch. F1, IoU and threshold are of the pooled val pixels at the epoch's own best threshold."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_f1: float
+    val_iou: float
+    val_mean_image_f1: float
+    threshold: float
+    train_seconds: float
+    val_seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """The averaged weights of the best epoch (on the CPU), and how training went."""
+
+    weights: Weights
+    best: EpochRecord
+    history: list[EpochRecord]
+    pos_weight: float
+    stop_reason: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """The best epoch so far: the last one that beat the best by more than `min_improvement`."""
+
+    min_improvement: float
+    patience: int
+    history: list[EpochRecord] = field(default_factory=list)
+    best: EpochRecord | None = None
+    weights: Weights = field(default_factory=dict)
+
+    def add(self, record: EpochRecord, model: nn.Module) -> None:
+        """Record an epoch; keep a copy of the weights where it is a new best."""
+        self.history.append(record)
+        if not math.isfinite(record.train_loss + record.val_loss):
+            return
+        if self.best is None or record.val_f1 > self.best.val_f1 + self.min_improvement:
+            self.best = record
+            self.weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training must stop now; "" to go on."""
+        last = self.history[-1]
+        if not math.isfinite(last.train_loss + last.val_loss):
+            return f"loss not finite in epoch {last.epoch}"
+        if self.best is not None and last.epoch - self.best.epoch >= self.patience:
+            return f"no better val F1 in {self.patience} epochs"
+        return ""
+
+
+def train(
+    model: nn.Module,
+    train_pairs: Dataset[Tensor],
+    val_pairs: Dataset[Tensor],
+    settings: TrainingSettings,
+    runtime: Runtime,
+    *,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    show_progress: bool = False,
+) -> TrainingResult:
+    """Train a network; validation and the result use the averaged (EMA) weights.
+
+    Args:
+        model: maps (before, after) to logits; it is changed in place.
+        train_pairs: items of `PairDataset`'s form, asked for by (epoch, index).
+        val_pairs: frozen pairs; they choose epoch and threshold.
+        settings: all constants.
+        runtime: device, precision and threads.
+        on_epoch: called after each epoch.
+        show_progress: draw a bar for train and valid.
+
+    Raises:
+        FloatingPointError: the loss was not finite from the first epoch on.
+    """
+    runtime.prepare()
+    torch.manual_seed(settings.seed)
+    model = runtime.place(model)
+    loss = build_loss(train_pairs, settings, runtime).to(runtime.device)
+    optimizer = build_optimizer(model, settings)
+    scaler = torch.amp.GradScaler(enabled=runtime.uses_grad_scaler)
+    average = ModelEmaV3(model, decay=settings.ema_decay, foreach=True)
+    progress = Progress(settings.min_improvement, settings.patience)
+    for epoch in range(settings.epochs):
+        rate = set_learning_rate(optimizer, epoch, settings)
+        started = time.perf_counter()
+        batches = load_batches(
+            train_pairs, runtime, settings.batch_size, epoch=epoch, shuffle_seed=settings.seed
+        )
+        bar = _bar(batches, train_pairs, settings, f"epoch {epoch + 1}/{settings.epochs} train", show_progress)
+        train_loss = train_epoch(model, average, bar, loss, optimizer, scaler, settings.clip_norm, runtime)
+        trained = time.perf_counter()
+        scores = validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress)
+        record = EpochRecord(
+            epoch=epoch + 1,
+            learning_rate=rate,
+            train_loss=train_loss,
+            val_loss=scores.loss,
+            val_f1=scores.confusion.f1,
+            val_iou=scores.confusion.iou,
+            val_mean_image_f1=scores.mean_image_f1,
+            threshold=scores.threshold,
+            train_seconds=trained - started,
+            val_seconds=time.perf_counter() - trained,
+            images_per_second=_length(train_pairs) / (trained - started),
+        )
+        progress.add(record, average.module)
+        on_epoch(record)
+        if progress.stop_reason:
+            break
+    if progress.best is None:
+        raise FloatingPointError(
+            f"training: {progress.stop_reason}; lower training.learning_rate or raise training.adam_eps"
+        )
+    stop_reason = progress.stop_reason or f"all {settings.epochs} epochs done"
+    pos_weight = float(loss.pos_weight)
+    return TrainingResult(progress.weights, progress.best, progress.history, pos_weight, stop_reason)
+
+
+def train_epoch(
+    model: nn.Module,
+    average: ModelEmaV3,
+    batches: Iterable[Batch],
+    loss: ChangeLoss,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+    runtime: Runtime,
+) -> float:
+    """Run one epoch of steps and return the mean loss over pairs; the device is asked for it once."""
+    model.train()
+    total = torch.zeros((), device=runtime.device)
+    count = 0
+    for batch in batches:
+        with runtime.autocast():
+            logits = model(batch.before, batch.after)
+        value = loss(logits, batch.truth)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
+        scaler.step(optimizer)
+        scaler.update()
+        average.update(model)
+        total += value.detach() * len(logits)
+        count += len(logits)
+    return float(total) / count
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Loss, and scores at the best threshold of the sweep."""
+
+    loss: float
+    threshold: float
+    confusion: Confusion
+    mean_image_f1: float
+
+
+def validate(
+    model: nn.Module,
+    pairs: Dataset[Tensor],
+    loss: ChangeLoss,
+    settings: TrainingSettings,
+    runtime: Runtime,
+    *,
+    show_progress: bool = False,
+) -> Validation:
+    """Score a network on frozen pairs, at the threshold that is best on them.
+
+    A network that gives NaN or infinity scores NaN.
+    """
+    sweep = ThresholdSweep(linear_thresholds(settings.sweep.low, settings.sweep.high, settings.sweep.steps))
+    total = torch.zeros((), device=runtime.device)
+    images: list[tuple[Tensor, Tensor]] = []
+    batches = iterate_logits(model, pairs, runtime, settings.batch_size)
+    for logits, batch in _bar(batches, pairs, settings, "valid", show_progress):
+        if not torch.isfinite(logits).all():
+            return Validation(math.nan, math.nan, Confusion(), math.nan)
+        total += loss(logits, batch.truth) * len(logits)
+        probability, truth = logits.sigmoid()[:, 0].cpu(), batch.truth[:, 0].bool().cpu()
+        sweep.update(probability.numpy(), truth.numpy())
+        images.extend(zip(probability, truth, strict=True))
+    threshold, index = sweep.best()
+    confusions = [Confusion.of((p > threshold).numpy(), t.numpy()) for p, t in images]
+    return Validation(
+        loss=float(total) / len(images),
+        threshold=threshold,
+        confusion=sweep.confusions().at(index),
+        mean_image_f1=mean_image_f1(confusions),
+    )
+
+
+def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return AdamW with the settings' constants, in its fused form."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        eps=settings.adam_eps,
+        fused=True,
+    )
+
+
+def build_loss(pairs: Dataset[Tensor], settings: TrainingSettings, runtime: Runtime) -> ChangeLoss:
+    """Return the loss; its positive weight is estimated on the first batches of epoch 0."""
+    positive = total = 0
+    batches = load_batches(pairs, runtime, settings.batch_size, shuffle_seed=settings.seed)
+    for batch, _ in zip(batches, range(settings.pos_weight_batches), strict=False):
+        positive += int(batch.truth.sum())
+        total += batch.truth.numel()
+    return ChangeLoss(
+        pos_weight=balanced_pos_weight(positive, total, settings.max_pos_weight),
+        bce_weight=settings.bce_weight,
+        tversky_weight=settings.tversky_weight,
+        false_positive=settings.tversky_false_positive,
+        false_negative=settings.tversky_false_negative,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, epoch: int, settings: TrainingSettings) -> float:
+    """Set the learning rate of an epoch (counted from 0) and return it."""
+    rate = warmup_cosine(
+        epoch,
+        epochs=settings.epochs,
+        warmup=settings.warmup_epochs,
+        peak=settings.learning_rate,
+        low=settings.min_learning_rate,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _length(dataset: Dataset[Tensor]) -> int:
+    return len(dataset)  # type: ignore[arg-type]
+
+
+def _bar(
+    batches: Iterable[object], pairs: Dataset[Tensor], settings: TrainingSettings, name: str, show: bool
+) -> Iterable:  # type: ignore[type-arg]
+    steps = math.ceil(_length(pairs) / settings.batch_size)
+    return tqdm(batches, total=steps, desc=name, leave=False, disable=not show)

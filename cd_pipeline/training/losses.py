@@ -1,0 +1,85 @@
+"""The change loss: weighted binary cross-entropy plus Tversky."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOGIT_LIMIT = 15.0
+"""Logits are clamped to +-15 (published)."""
+TVERSKY_EPS = 1e-3
+
+
+def tversky_loss(
+    probability: Tensor,
+    truth: Tensor,
+    *,
+    false_positive: float = 0.7,
+    false_negative: float = 0.3,
+    eps: float = TVERSKY_EPS,
+) -> Tensor:
+    """Return the mean over images of 1 - TP / (TP + a*FP + b*FN + eps).
+
+    An image without change has TP = 0 whatever is predicted: the formula would be a constant 1 without a
+    gradient. Its loss is the mean probability instead, which is 0 for a correct prediction.
+
+    Args:
+        probability: Nx1xHxW in [0, 1].
+        truth: the same shape, 0 or 1.
+        false_positive: a.
+        false_negative: b.
+        eps: keeps the denominator above 0.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> truth = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    >>> round(tversky_loss(truth * 0.5, truth, eps=0.0).item(), 4)  # TP 1, FN 1
+    0.2308
+    """
+    if probability.shape != truth.shape:
+        raise ValueError(f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape")
+    p, t = probability.flatten(1), truth.flatten(1)  # NxP
+    positives = t.sum(1)
+    true_positive = (p * t).sum(1)
+    fp, fn = p.sum(1) - true_positive, positives - true_positive
+    index = true_positive / (true_positive + false_positive * fp + false_negative * fn + eps)
+    return torch.where(positives > 0, 1 - index, p.mean(1)).mean()
+
+
+class ChangeLoss(nn.Module):
+    """bce_weight * BCEWithLogits(pos_weight) + tversky_weight * Tversky, in float32."""
+
+    pos_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        pos_weight: float,
+        bce_weight: float = 0.6,
+        tversky_weight: float = 0.4,
+        false_positive: float = 0.7,
+        false_negative: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("pos_weight", torch.tensor(pos_weight))
+        self.bce_weight = bce_weight
+        self.tversky_weight = tversky_weight
+        self.false_positive = false_positive
+        self.false_negative = false_negative
+
+    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Map Nx1xHxW logits and truth (0 or 1) to a scalar."""
+        logits = logits.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        bce = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=self.pos_weight)
+        tversky = tversky_loss(
+            logits.sigmoid(),
+            truth,
+            false_positive=self.false_positive,
+            false_negative=self.false_negative,
+        )
+        return self.bce_weight * bce + self.tversky_weight * tversky
+
+
+def balanced_pos_weight(positive: int, total: int, limit: float) -> float:
+    """Return min(sqrt(negative / positive), limit), and the limit where nothing is positive (published)."""
+    return min(((total - positive) / positive) ** 0.5, limit) if positive else limit

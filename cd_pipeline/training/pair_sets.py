@@ -1,0 +1,25 @@
+"""The data sets that a recipe trains and validates on."""
+
+from pathlib import Path
+
+from cd_pipeline.data.datasets import PairDataset
+from cd_pipeline.data.manifest import ManifestError, read_pairs
+from cd_pipeline.data.pairs import Roots
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs
+from cd_pipeline.synthesis.settings import SynthesisSettings
+
+
+def training_sets(
+    manifest: Path, roots: Roots, size: int, settings: SynthesisSettings
+) -> tuple[PairDataset | FreshPairs, PairDataset]:
+    """Return the train and val sets of a manifest; pairs without pictures are drawn anew each epoch.
+
+    Raises:
+        ManifestError: a part is empty.
+    """
+    train, val = read_pairs(manifest, "train"), read_pairs(manifest, "val")
+    if not train or not val:
+        raise ManifestError(f"{manifest}: {len(train)} train and {len(val)} val pairs; both parts need some")
+    fresh = any(pair.after is None for pair in train)
+    train_set = FreshPairs(train, roots, size, settings) if fresh else PairDataset(train, roots, size)
+    return train_set, PairDataset(val, roots, size)

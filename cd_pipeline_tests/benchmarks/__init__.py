@@ -1,0 +1,1 @@
+"""Benchmarks: ratios and quality rows, run by hand or in a release."""
