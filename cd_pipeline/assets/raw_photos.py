@@ -64,14 +64,28 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 def ensure_sample(context: dg.AssetExecutionContext, folder: Path, workers: int) -> Path:
     """Draw the sample rooms into `folder` unless they are there, whole and unaltered."""
-    from cd_pipeline.data.photos import scan_photos
     from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
 
     context.log.warning("no photo folder is configured: this run uses SAMPLE DATA, drawn rooms, not photos")
-    mark = folder / SAMPLE_MARK
-    if mark.is_file() and mark.read_text() == scan_photos(folder, threads=workers).version:
+    if _is_whole(folder, workers):
         context.log.info(f"sample rooms are already in {folder}")
         return folder
-    sample = draw_sample_rooms(folder, workers=workers)
+    with tqdm(desc="drawing sample rooms", leave=False, disable=not on_terminal()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        sample = draw_sample_rooms(folder, workers=workers, progress=progress)
     context.log.info(f"drew {sample.photos} sample rooms with {sample.boxes} boxes to {folder}")
     return folder
+
+
+def _is_whole(folder: Path, threads: int) -> bool:
+    from cd_pipeline.data.photos import scan_photos
+
+    mark = folder / SAMPLE_MARK
+    try:
+        return mark.is_file() and mark.read_text() == scan_photos(folder, threads=threads).version
+    except (FileNotFoundError, ValueError):
+        return False

@@ -36,7 +36,10 @@ def decode_photo(content: bytes) -> Image:
     """
     if not content:
         raise PhotoError("empty file (0 bytes)")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # such as a header that asks for more than 2**30 px
+        raise PhotoError(f"refused by the decoder: {error.err}") from None
     if image is None:
         raise PhotoError(f"cannot be decoded as an image ({len(content)} bytes): cut short or another format")
     height, width = image.shape[:2]

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+CLASS_LIMIT = 1 << 31
+"""Class numbers are below it."""
 EDGE_TOLERANCE = 1e-3
 """Rounding slack beyond [0, 1] that labelling tools leave; such values are clipped."""
 
@@ -42,7 +44,8 @@ def parse_line(line: str) -> Box:
     """Read one line.
 
     Raises:
-        ValueError: fewer than 5 columns, not numbers, not finite, outside [0, 1], or an empty box.
+        ValueError: fewer than 5 columns, not numbers, not finite, outside [0, 1], an empty box, or a class
+            number of 2**31 or more.
     """
     columns = line.split()
     if len(columns) < 5:
@@ -52,6 +55,8 @@ def parse_line(line: str) -> Box:
         values = [float(column) for column in columns[1:5]]
     except (ValueError, OverflowError):
         raise ValueError(f"not numbers: {' '.join(columns[:5])[:60]!r}") from None
+    if abs(class_id) >= CLASS_LIMIT:
+        raise ValueError(f"class={columns[0][:20]} is not a class number")
     for name, value in zip(("cx", "cy", "w", "h"), values, strict=True):
         _check_share(name, value)
     cx, cy, w, h = (min(max(value, 0.0), 1.0) for value in values)

@@ -146,10 +146,10 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
     labels = {_label_key(root / tree / "labels", path): path for path in _visible(root / tree / "labels")}
     for path in _visible(images):
         inner = path.relative_to(images)
-        class_name = _nfc(inner.parts[0]) if len(inner.parts) > 1 else ""
+        class_name = _nfc(_printable(inner.parts[0])) if len(inner.parts) > 1 else ""
         label = labels.get(_nfc(str(inner.with_suffix("")))) if path.suffix else None
         yield Photo(
-            path=path.relative_to(root).as_posix(),
+            path=_printable(path.relative_to(root).as_posix()),
             tree=tree,
             class_name=class_name,
             label_path=label.relative_to(root).as_posix() if label else "",
@@ -165,6 +165,8 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
 
 
 def _layout_fault(inner: Path) -> str | None:
+    if _printable(str(inner)) != str(inner):
+        return "the name is not UTF-8 text; rename the file"
     if inner.suffix.lower() not in PHOTO_SUFFIXES:
         return f"unsupported file type {inner.suffix or '(none)'}; use {', '.join(sorted(PHOTO_SUFFIXES))}"
     if len(inner.parts) != 2:
@@ -173,16 +175,28 @@ def _layout_fault(inner: Path) -> str | None:
 
 
 def _visible(folder: Path) -> list[Path]:
-    paths = folder.rglob("*") if folder.is_dir() else ()
-    return sorted(path for path in paths if path.is_file() and not _hidden(path.relative_to(folder)))
+    return sorted(_walk(folder)) if folder.is_dir() else []
 
 
-def _hidden(inner: Path) -> bool:
-    return any(part.startswith(".") for part in inner.parts)
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    # Follows links to folders, which Path.rglob leaves out; `above` stops a link that leads back up.
+    real = folder.resolve()
+    for path in folder.iterdir() if real not in above else ():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file() or path.is_symlink():
+            yield path
 
 
 def _label_key(labels: Path, path: Path) -> str:
     return _nfc(str(path.relative_to(labels).with_suffix(""))) if path.suffix.lower() == ".txt" else ""
+
+
+def _printable(text: str) -> str:
+    # File names that are not UTF-8, such as those of old Korean archives, cannot be stored as text.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _nfc(text: str) -> str:
@@ -193,7 +207,11 @@ def _nfc(text: str) -> str:
 def _orphan_labels(root: Path, photos: list[Photo]) -> list[str]:
     used = {photo.label_path for photo in photos}
     trees = {photo.tree for photo in photos}
-    found = (path.relative_to(root).as_posix() for tree in trees for path in _visible(root / tree / "labels"))
+    found = (
+        _printable(path.relative_to(root).as_posix())
+        for tree in trees
+        for path in _visible(root / tree / "labels")
+    )
     return sorted(path for path in found if path not in used)
 
 

@@ -575,9 +575,9 @@ class PackageExecutor:
 
     With precision "package" every op takes and gives values of the type that the program declares: the
     result of a float16 op is computed in float32 from its float16 inputs and then rounded to float16. That
-    is what the Neural Engine, the GPU and BNNS do inside one op, where sums are kept in float32; torch on a
-    CPU would also do it several times slower in true float16. With "float32" nothing is rounded: float16
-    weights are widened and casts to float16 do nothing.
+    is what hardware does that keeps the sums inside one op in float32, and torch on a CPU is several times
+    slower in true float16; a device that sums in float16 differs more than is shown here. With "float32"
+    nothing is rounded: float16 weights are widened and casts to float16 do nothing.
 
     Args:
         path: A `.mlpackage` holding an ML Program with a function `main`.
@@ -656,7 +656,7 @@ class PackageExecutor:
     def _finish(self, tensor: Tensor, dtype: str, op_name: str) -> Tensor:
         if dtype == "fp16" and self._round_to_half:
             tensor = tensor.to(torch.float16).to(torch.float32)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             self._non_finite[op_name] = None
         return tensor
 
@@ -667,8 +667,14 @@ class PackageExecutor:
             raw = op.outputs[0].val if op.op_type == "const" else op.materialized_val_inference()
             value = _constant_value(raw)
             self._constants[op.outputs[0].name] = value
-            if isinstance(value, Tensor) and value.ndim > 0 and not bool(torch.isfinite(value).all()):
+            if isinstance(value, Tensor) and value.ndim > 0 and not _is_finite(value):
                 self._non_finite[op.name] = None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return all(math.isfinite(bound) for bound in tensor.aminmax())  # NaN passes through both
 
 
 def _is_constant(op_type: str) -> bool:

@@ -1,6 +1,7 @@
 """Finding ImageNet weights in timm's hub, without waiting for one that cannot be reached."""
 
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 import huggingface_hub
@@ -29,5 +30,5 @@ def find_weights(name: str) -> Path:
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=REACH_TIMEOUT).close()
         return Path(huggingface_hub.hf_hub_download(repository, WEIGHTS_FILE))
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise WeightsUnavailableError(f"{constants.ENDPOINT}: {error}") from None

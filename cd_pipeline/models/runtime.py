@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """A resolved place to compute.
@@ -67,8 +70,10 @@ def resolve_runtime(
             stay in memory and the cores belong to the network.
 
     Raises:
-        ValueError: the device is not there.
+        ValueError: the device is not there, or the precision is unknown.
     """
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"compute.precision is {precision!r}; use one of: auto, {', '.join(PRECISIONS)}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from cd_pipeline.synthesis import room_pictures as pictures
 from cd_pipeline.synthesis.room_piece import Piece
-from cd_pipeline.synthesis.room_textures import Colour, Surfaces, Texture, shade, texture
+from cd_pipeline.synthesis.room_textures import Colour, Surfaces, Texture, shade
 
 _WOODS: tuple[Colour, ...] = ((150, 104, 62), (188, 146, 98), (104, 68, 44), (206, 176, 134), (84, 58, 44))
 _CLOTHS: tuple[Colour, ...] = ((70, 92, 128), (146, 62, 54), (86, 110, 84), (92, 88, 90), (190, 150, 80))
@@ -107,7 +109,8 @@ def desk_lamp(piece: Piece, surfaces: Surfaces) -> None:
 
 def _lit(surfaces: Surfaces, colour: Colour, glow: float = 1.1) -> Texture:
     skin = surfaces.fabric(colour)
-    return Texture(skin.levels, skin.metres, glow, skin.cutout)
+    skin.glow = glow
+    return skin
 
 
 def monitor(piece: Piece, surfaces: Surfaces) -> None:
@@ -454,7 +457,7 @@ def spotlight(piece: Piece, surfaces: Surfaces) -> None:
     for x, z in ((-0.35, 0.05), (0.35, 0.05), (0.0, 0.65)):
         piece.cylinder((x, 0, z), (0, 0.6, 0.3), (0.016, 0.016), metal, sides=6)
     piece.cylinder((0, 0.4, 0.3), (0, high, 0.3), (0.02, 0.02), metal, sides=8)
-    bulb = texture(surfaces.rng.integers(225, 256, (16, 16, 3)).astype("uint8"), glow=2.5)
+    bulb = Texture(np.full((16, 16, 3), 246, np.uint8), glow=2.5)
     piece.cylinder((0, high + 0.05, 0.08), (0, high + 0.2, 0.42), (0.19, 0.11), metal, sides=18)
     piece.cylinder((0, high + 0.045, 0.07), (0, high + 0.055, 0.085), (0.16, 0.16), bulb, sides=18)
     piece.lamp = (0, high, -0.4)

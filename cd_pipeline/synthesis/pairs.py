@@ -13,7 +13,7 @@ from cd_pipeline.data.images import read_photo, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots
 from cd_pipeline.data.photos import Photo
-from cd_pipeline.synthesis.plan import ChangePlan, plan_changes
+from cd_pipeline.synthesis.plan import ChangePlan, label_mask, plan_changes
 from cd_pipeline.synthesis.render import render
 from cd_pipeline.synthesis.settings import SynthesisSettings
 
@@ -130,7 +130,8 @@ def _plan_pair(photo: Photo, settings: SynthesisSettings) -> Pair:
     if not frozen:
         return pair
     plan = draw_plan(pair, settings)
-    return replace(pair, changed=bool(plan.changes), plan=plan.to_row())
+    changed = bool(label_mask(plan, pair.width, pair.height).any())
+    return replace(pair, changed=changed, plan=plan.to_row())
 
 
 def _write_pair(pair: Pair, arrays: PairArrays, roots: Roots) -> str:

@@ -106,6 +106,17 @@ def label_rects(change: Change, width: int, height: int, *, truthful: bool) -> l
     return [rect.grown(width, height) if grows else rect for rect in rects]
 
 
+def label_mask(plan: ChangePlan, width: int, height: int) -> Image:
+    """Return the mask of a plan, HW uint8: 255 where changed. It can be empty: all may have been erased."""
+    mask = np.zeros((height, width), np.uint8)
+    for change in plan.changes:
+        for rect in label_rects(change, width, height, truthful=plan.truthful):
+            mask[rect.slices] = 255
+        if change.erased:
+            mask[fill_polygons(mask.shape, change.erased) > 0] = 0
+    return mask
+
+
 def fill_polygons(shape: tuple[int, int], polygons: Sequence[Sequence[int]]) -> Image:
     """Return HW uint8 with 255 inside and on the border of flat x0, y0, ... polygons."""
     canvas = np.zeros(shape, np.uint8)

@@ -4,7 +4,7 @@ import numpy as np
 
 from cd_pipeline.data.images import Image, decode_photo, encode_jpeg
 from cd_pipeline.data.pairs import PairArrays
-from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_rects
+from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_mask
 from cd_pipeline.synthesis.published_kinds import PUBLISHED_KINDS
 
 
@@ -20,16 +20,12 @@ def render(photo: Image, plan: ChangePlan) -> PairArrays:
         JPEG, the mask is 255 wherever before and after differ.
     """
     height, width = photo.shape[:2]
-    after, mask = photo.copy(), np.zeros((height, width), np.uint8)
+    after, mask = photo.copy(), label_mask(plan, width, height)
     for change in plan.changes:
         PUBLISHED_KINDS[change.kind](after, change)
-        for rect in label_rects(change, width, height, truthful=plan.truthful):
-            mask[rect.slices] = 255
-        if change.erased:
+        if change.erased and plan.truthful:
             erased = fill_polygons(mask.shape, change.erased) > 0
-            mask[erased] = 0
-            if plan.truthful:
-                after[erased] = photo[erased]
+            after[erased] = photo[erased]
     if plan.jpeg_quality is None:
         return PairArrays(photo, after, mask)
     quality = plan.jpeg_quality

@@ -14,7 +14,7 @@ from cd_pipeline.synthesis.room_plans import RoomPlan
 from cd_pipeline.synthesis.room_textures import Surfaces
 
 SPOTS = ("back", "side", "edge", "wall", "floor", "on", "at", "row", "stage", "flank left", "flank right")
-"""`back`, `side`: at the far or a side wall; `edge`, `wall`: at any wall, on the floor or hung; `floor`: free;
+"""`back`, `side`: at the far or a side wall; `edge`, `wall`: at any wall, standing or hung; `floor`: free;
 `on`: on another piece; `at`: facing a desk; `row`: in the stalls; `stage`, `flank ...`: on the stage."""
 
 STAGE_HEIGHT = 0.7
@@ -47,7 +47,7 @@ class Room:
 
     @property
     def right(self) -> float:
-        """x of the right wall, in metres."""
+        """The x of the right wall, in metres."""
         return self.left + self.width
 
 
@@ -171,7 +171,7 @@ class _Layout:
         if not hosts:
             return None
         host = hosts[int(self.rng.integers(len(hosts)))]
-        least, most = host.local.extent()
+        most = host.local.extent()[1]
         span = float(most[0] - max(-low[0], high[0]))
         x = float(self.rng.uniform(-abs(span), abs(span)))
         if spot == "at":

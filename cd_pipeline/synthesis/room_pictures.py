@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cd_pipeline.synthesis.room_textures import Colour, Texture, UInt8, cloud, shade, texture, tint
+from cd_pipeline.synthesis.room_textures import Colour, Texture, UInt8, cloud, shade, tint
 
 _BRIGHT: tuple[Colour, ...] = (
     (178, 58, 48), (52, 92, 150), (226, 178, 70), (62, 120, 82), (120, 70, 130),
@@ -30,7 +30,7 @@ def _sheet(rng: np.random.Generator, height: int, width: int, colour: Colour) ->
 def _clear(height: int, width: int, colour: Colour) -> UInt8:
     """Starts a transparent picture (height, width, 4) of one colour."""
     image = np.zeros((height, width, 4), np.uint8)
-    image[..., :3] = np.uint8(np.float32(colour))
+    image[..., :3] = np.uint8(np.array(colour, np.float32))
     return image
 
 
@@ -56,7 +56,7 @@ def books(rng: np.random.Generator) -> Texture:
         for line in rng.integers(top + 8, 120, 3):
             cv2.line(image, (x + 2, int(line)), (x + thick - 3, int(line)), shade(colour, 1.5), 1)
         x += thick + 1
-    return texture(_speckle(rng, image, 0.12))
+    return Texture(_speckle(rng, image, 0.12))
 
 
 def keys(rng: np.random.Generator) -> Texture:
@@ -66,13 +66,13 @@ def keys(rng: np.random.Generator) -> Texture:
         cv2.line(image, (key * 20, 0), (key * 20, 63), (120, 116, 108), 2)
         if key % 7 in (0, 1, 3, 4, 5):
             cv2.rectangle(image, (key * 20 + 14, 0), (key * 20 + 26, 38), (18, 18, 20), -1)
-    return texture(image)
+    return Texture(image)
 
 
 def screen(rng: np.random.Generator) -> Texture:
     """Draws a lit screen: a window of text, a chart or a picture."""
     if rng.random() < 0.3:
-        return texture(_landscape(rng, 144, 256), glow=0.5)
+        return Texture(_landscape(rng, 144, 256), glow=0.5)
     dark = rng.random() < 0.5
     image = _sheet(rng, 144, 256, (34, 38, 48) if dark else (232, 234, 238))
     cv2.rectangle(image, (0, 0), (255, 12), shade(bright(rng), 0.9), -1)
@@ -82,15 +82,15 @@ def screen(rng: np.random.Generator) -> Texture:
         cv2.line(image, (8, y), (8 + int(rng.integers(10, 38)), y), (130, 136, 148), 2)
         colour = shade(bright(rng), 1.1) if dark else (96, 100, 110)
         cv2.line(image, (indent, y), (indent + int(rng.integers(20, 120)), y), colour, 2)
-    return texture(image, glow=0.55)
+    return Texture(image, glow=0.55)
 
 
 def _landscape(rng: np.random.Generator, height: int, width: int) -> UInt8:
     """Draws sky, clouds and hills, (height, width, 3)."""
     ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    sky = np.float32((150, 190, 232)) * (1 - ramp) + np.float32((238, 236, 226)) * ramp
+    sky = np.array((150, 190, 232), np.float32) * (1 - ramp) + np.array((238, 236, 226), np.float32) * ramp
     clouds = np.maximum(cloud(rng, (height, width), (height // 16, width // 32)), 0)[..., None]
-    image = np.clip(sky + 50 * clouds, 0, 255).astype(np.uint8)
+    image: UInt8 = np.clip(sky + 50 * clouds, 0, 255).astype(np.uint8)
     for layer in range(3):
         base = height * (0.5 + 0.16 * layer)
         ridge = base + cloud(rng, (16, width), (1, width // 32))[0] * height * 0.1
@@ -110,7 +110,7 @@ def view(rng: np.random.Generator) -> Texture:
         for y in range(top + 8, 180, 16):
             for x in range(left + 6, left + wide - 8, 13):
                 cv2.rectangle(image, (x, y), (x + 6, y + 9), (92, 106, 124), -1)
-    return texture(_speckle(rng, image, 0.08), glow=2.2)
+    return Texture(_speckle(rng, image, 0.08), glow=2.2)
 
 
 def poster(rng: np.random.Generator) -> Texture:
@@ -131,7 +131,7 @@ def poster(rng: np.random.Generator) -> Texture:
     for y in range(160, 184, 7):
         cv2.line(image, (16, y), (16 + int(rng.integers(40, 110)), y), (240, 238, 230), 2)
     cv2.rectangle(image, (0, 0), (143, 191), (30, 28, 26) if rng.random() < 0.5 else (236, 232, 224), 7)
-    return texture(_speckle(rng, image, 0.06))
+    return Texture(_speckle(rng, image, 0.06))
 
 
 def whiteboard(rng: np.random.Generator) -> Texture:
@@ -149,7 +149,7 @@ def whiteboard(rng: np.random.Generator) -> Texture:
         cv2.rectangle(image, (x - 16, y - 10), (x + 16, y + 10), bright(rng), 2, cv2.LINE_AA)
         cv2.line(image, (x, y + 10), (205, 138), (50, 60, 120), 2, cv2.LINE_AA)
     cv2.rectangle(image, (0, 0), (255, 159), (150, 152, 156), 7)
-    return texture(image)
+    return Texture(image)
 
 
 def door(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -167,7 +167,7 @@ def door(rng: np.random.Generator, colour: Colour) -> Texture:
     cv2.rectangle(image, (9, 9), (118, 255), shade(colour, 0.45), 1)
     cv2.rectangle(image, (102, 120), (110, 138), (176, 170, 150), -1)
     cv2.line(image, (94, 128), (108, 128), (206, 202, 190), 4, cv2.LINE_AA)
-    return texture(image)
+    return Texture(image)
 
 
 def clock(rng: np.random.Generator) -> Texture:
@@ -181,7 +181,7 @@ def clock(rng: np.random.Generator) -> Texture:
     for part, length, thick in ((rng.random(), 20, 4), (rng.random(), 31, 2)):
         cv2.line(image, (48, 48), _dial(float(part), length), (26, 26, 30, 255), thick, cv2.LINE_AA)
     image[..., 3] = np.where(image[..., 3] > 0, 255, 0)
-    return texture(_speckle(rng, image, 0.05))
+    return Texture(_speckle(rng, image, 0.05))
 
 
 def _dial(turn: float, length: int) -> tuple[int, int]:
@@ -197,7 +197,7 @@ def speaker_front(rng: np.random.Generator, colour: Colour) -> Texture:
             ring = shade((max(colour[0], 30), max(colour[1], 30), max(colour[2], 30)), tone)
             cv2.circle(image, centre, round(radius * part), ring, -1, cv2.LINE_AA)
     cv2.rectangle(image, (44, 178), (68, 184), (196, 190, 170), -1)
-    return texture(image)
+    return Texture(image)
 
 
 def drum_head(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -208,7 +208,7 @@ def drum_head(rng: np.random.Generator, colour: Colour) -> Texture:
     cv2.circle(image, (80, 80), 44, (*shade(colour, 1.1), 255), 5)
     cv2.circle(image, (108, 108), 15, (26, 24, 24, 255), -1)
     cv2.rectangle(image, (48, 62), (112, 74), (*shade(colour, 0.6), 255), -1)
-    return texture(_speckle(rng, image, 0.08))
+    return Texture(_speckle(rng, image, 0.08))
 
 
 def guitar(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -238,7 +238,7 @@ def guitar(rng: np.random.Generator, colour: Colour) -> Texture:
         cv2.circle(image, (89, peg), 5, (200, 196, 180, 255), -1)
     for x in (66, 70, 74, 78):
         cv2.line(image, (x, 6), (x, 330), (214, 208, 190, 255), 1)
-    return texture(_speckle(rng, image, 0.12))
+    return Texture(_speckle(rng, image, 0.12))
 
 
 def leaves(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -254,7 +254,7 @@ def leaves(rng: np.random.Generator, colour: Colour) -> Texture:
         axes = (round(float(rng.uniform(7, 12))), round(float(rng.uniform(18, 30))))
         cv2.ellipse(image, tip, axes, round(angle * 55), 0, 360, (*tone, 255), -1)
         cv2.ellipse(image, tip, (1, axes[1]), round(angle * 55), 0, 360, (*shade(tone, 1.35), 255), 1)
-    return texture(_speckle(rng, image, 0.2))
+    return Texture(_speckle(rng, image, 0.2))
 
 
 def pegboard(rng: np.random.Generator, colour: Colour) -> Texture:
@@ -276,7 +276,7 @@ def pegboard(rng: np.random.Generator, colour: Colour) -> Texture:
         else:
             cv2.line(image, (x - 8, y + length), (x, y + length // 2), handle, 6)
             cv2.line(image, (x + 8, y + length), (x, y + length // 2), handle, 6)
-    return texture(_speckle(rng, image, 0.08))
+    return Texture(_speckle(rng, image, 0.08))
 
 
 def drawers(rng: np.random.Generator, colour: Colour, rows: int) -> Texture:
@@ -288,7 +288,7 @@ def drawers(rng: np.random.Generator, colour: Colour, rows: int) -> Texture:
         cv2.line(image, (6, top + 5), (121, top + 5), shade(colour, 1.3), 1)
         cv2.rectangle(image, (46, top + step // 2 - 3), (82, top + step // 2 + 2), (190, 190, 186), -1)
         cv2.line(image, (46, top + step // 2 + 4), (82, top + step // 2 + 4), shade(colour, 0.5), 2)
-    return texture(image)
+    return Texture(image)
 
 
 def score(rng: np.random.Generator) -> Texture:
@@ -300,4 +300,4 @@ def score(rng: np.random.Generator) -> Texture:
         for x in rng.integers(10, 118, 12):
             cv2.circle(image, (int(x), y + int(rng.integers(0, 9))), 2, (24, 24, 26), -1)
     cv2.line(image, (64, 0), (64, 95), (170, 166, 156), 2)
-    return texture(image)
+    return Texture(image)

@@ -17,7 +17,8 @@ _BOX_SIDES = {
     "front": (2, 6, 4, 0), "back": (7, 3, 1, 5), "left": (3, 2, 0, 1),
     "right": (6, 7, 5, 4), "top": (3, 7, 6, 2), "bottom": (0, 4, 5, 1),
 }  # fmt: skip
-"""Corners of each side, top left first as seen from outside; corner number = 4·(x high) + 2·(y high) + (z high)."""
+"""Corners of each side, top left first as seen from outside; a corner's number is 4·(x high) + 2·(y high) +
+(z high)."""
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Piece:
         skin: Texture,
         **sides: Texture,
     ) -> None:
-        """Adds a box between two limits on each axis; `front=`, `left=`, `top=`... give a side its own skin."""
+        """Adds a box between two limits on each axis; `front=`, `top=`... give a side its own skin."""
         corners = np.array([(a, b, c) for a in x for b in y for c in z], np.float64)
         for side, order in _BOX_SIDES.items():
             self.faces.append(Face(corners[list(order)], sides.get(side, skin)))

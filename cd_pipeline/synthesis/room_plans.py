@@ -38,9 +38,10 @@ PLANS: dict[str, RoomPlan] = {
     "DANCE_STUDIO": RoomPlan(
         (5.5, 7.5), (5.0, 7.0), (2.9, 3.5), (1.4, 1.65), (0.2, 0.34), (1.0, 1.5), (0.26, 0.36),
         (
-            ("mirror", "back", 1.0), ("barre", "floor", 0.9), ("window", "side", 0.7), ("speaker", "edge", 0.7),
-            ("barre", "floor", 0.4), ("piano", "edge", 0.3), ("door", "side", 0.5), ("clock", "wall", 0.5),
-            ("plant", "edge", 0.35), ("poster", "wall", 0.4), ("stool", "floor", 0.4), ("window", "side", 0.4),
+            ("mirror", "back", 1.0), ("barre", "floor", 0.9), ("window", "side", 0.7),
+            ("speaker", "edge", 0.7), ("barre", "floor", 0.4), ("piano", "edge", 0.3),
+            ("door", "side", 0.5), ("clock", "wall", 0.5), ("plant", "edge", 0.35),
+            ("poster", "wall", 0.4), ("stool", "floor", 0.4), ("window", "side", 0.4),
         ),
     ),
     "MAKER_SPACE": RoomPlan(
@@ -50,7 +51,8 @@ PLANS: dict[str, RoomPlan] = {
             ("toolbox", "on", 0.6), ("tool cabinet", "edge", 0.6), ("stool", "floor", 0.6),
             ("workbench", "edge", 0.5), ("monitor", "on", 0.45), ("3d printer", "on", 0.4),
             ("toolbox", "floor", 0.35), ("whiteboard", "wall", 0.35), ("poster", "wall", 0.3),
-            ("window", "wall", 0.3), ("door", "wall", 0.3), ("desk lamp", "on", 0.3), ("clock", "wall", 0.2),
+            ("window", "wall", 0.3), ("door", "wall", 0.3), ("desk lamp", "on", 0.3),
+            ("clock", "wall", 0.2),
         ),
     ),
     "MUSIC_PRACTICE_ROOM": RoomPlan(
@@ -58,28 +60,30 @@ PLANS: dict[str, RoomPlan] = {
         (
             ("piano", "edge", 0.75), ("drum kit", "floor", 0.5), ("guitar", "edge", 0.75),
             ("music stand", "floor", 0.75), ("speaker", "edge", 0.7), ("stool", "floor", 0.4),
-            ("guitar", "edge", 0.4), ("speaker", "edge", 0.35), ("poster", "wall", 0.6), ("plant", "edge", 0.2),
-            ("clock", "wall", 0.25), ("door", "wall", 0.25), ("floor lamp", "edge", 0.3), ("window", "wall", 0.2),
-            ("chair", "floor", 0.3),
+            ("guitar", "edge", 0.4), ("speaker", "edge", 0.35), ("poster", "wall", 0.6),
+            ("plant", "edge", 0.2), ("clock", "wall", 0.25), ("door", "wall", 0.25),
+            ("floor lamp", "edge", 0.3), ("window", "wall", 0.2), ("chair", "floor", 0.3),
         ),
     ),
     "SMALL_THEATER": RoomPlan(
         (6.5, 8.5), (8.0, 10.0), (4.2, 5.0), (1.9, 2.3), (0.1, 0.2), (0.15, 0.4), (0.085, 0.14),
         (
-            ("curtain", "flank left", 1.0), ("curtain", "flank right", 0.9), ("theatre seats", "row", 1.0),
-            ("theatre seats", "row", 1.0), ("theatre seats", "row", 0.8), ("spotlight", "stage", 0.6),
-            ("piano", "stage", 0.4), ("speaker", "stage", 0.5), ("theatre seats", "row", 0.6),
-            ("drum kit", "stage", 0.3), ("music stand", "stage", 0.35), ("door", "side", 0.3),
-            ("stool", "stage", 0.3), ("sofa", "stage", 0.25), ("spotlight", "stage", 0.3),
+            ("curtain", "flank left", 1.0), ("curtain", "flank right", 0.9),
+            ("theatre seats", "row", 1.0), ("theatre seats", "row", 1.0), ("theatre seats", "row", 0.8),
+            ("spotlight", "stage", 0.6), ("piano", "stage", 0.4), ("speaker", "stage", 0.5),
+            ("theatre seats", "row", 0.6), ("drum kit", "stage", 0.3), ("music stand", "stage", 0.35),
+            ("door", "side", 0.3), ("stool", "stage", 0.3), ("sofa", "stage", 0.25),
+            ("spotlight", "stage", 0.3),
         ),
     ),
     "STUDY_ROOM": RoomPlan(
         (3.6, 5.0), (3.4, 4.8), (2.5, 2.9), (1.35, 1.6), (0.15, 0.3), (0.6, 1.2), (0.22, 0.34),
         (
-            ("desk", "edge", 1.0), ("monitor", "on", 0.75), ("chair", "at", 0.8), ("bookshelf", "edge", 0.85),
-            ("window", "wall", 0.6), ("desk lamp", "on", 0.55), ("plant", "edge", 0.4), ("poster", "wall", 0.45),
-            ("floor lamp", "edge", 0.3), ("whiteboard", "wall", 0.3), ("bookshelf", "edge", 0.3),
-            ("sofa", "edge", 0.25), ("clock", "wall", 0.35), ("door", "wall", 0.3),
+            ("desk", "edge", 1.0), ("monitor", "on", 0.75), ("chair", "at", 0.8),
+            ("bookshelf", "edge", 0.85), ("window", "wall", 0.6), ("desk lamp", "on", 0.55),
+            ("plant", "edge", 0.4), ("poster", "wall", 0.45), ("floor lamp", "edge", 0.3),
+            ("whiteboard", "wall", 0.3), ("bookshelf", "edge", 0.3), ("sofa", "edge", 0.25),
+            ("clock", "wall", 0.35), ("door", "wall", 0.3),
         ),
     ),
 }  # fmt: skip

@@ -23,7 +23,7 @@ from cd_pipeline.synthesis.room_canvas import (
 from cd_pipeline.synthesis.room_layout import STAGE_HEIGHT, Room, furnish, kind_name, make_room
 from cd_pipeline.synthesis.room_piece import Piece
 from cd_pipeline.synthesis.room_plans import PLANS, Finish, RoomPlan, finish
-from cd_pipeline.synthesis.room_textures import Colour, Float, Surfaces, Texture, UInt8, texture
+from cd_pipeline.synthesis.room_textures import Colour, Float, Surfaces, Texture, UInt8
 
 SIZES = ((640, 480), (640, 480), (640, 480), (640, 427), (600, 450), (480, 640))
 """Widths and heights of the photos, in pixels; one is drawn at random."""
@@ -142,7 +142,7 @@ def _fixtures(
         boards, dark = surfaces.planks((112, 76, 48)), surfaces.wood((58, 40, 30))
         piece.box((room.left, room.right), (0, STAGE_HEIGHT), (room.stage, room.depth), dark, top=boards)
         _stage_dress(piece, room, room.stage, surfaces)
-    lamp, places = texture(np.full((16, 16, 3), 250, np.uint8), glow=1.6), []
+    lamp, places = Texture(np.full((16, 16, 3), 250, np.uint8), glow=1.6), []
     for row in range(2 if room.depth > 4.2 else 1):
         x = room.left + room.width * (0.3 + 0.4 * float(rng.random()))
         z, half = room.depth * (0.45 + 0.35 * row), float(rng.uniform(0.2, 0.6))
@@ -160,7 +160,7 @@ def _stage_dress(piece: Piece, room: Room, stage: float, surfaces: Surfaces) -> 
     piece.sheet(backdrop, surfaces.drape(hue))
     bar = room.height - 0.5
     piece.cylinder((room.left, bar, stage), (room.right, bar, stage), (0.04, 0.04), metal, sides=6)
-    bulb = texture(np.full((16, 16, 3), (255, 232, 196), np.uint8), glow=2.0)
+    bulb = Texture(np.full((16, 16, 3), (255, 232, 196), np.uint8), glow=2.0)
     for k in range(5):
         x = room.left + room.width * (0.18 + 0.16 * k)
         piece.cylinder(
@@ -190,7 +190,7 @@ def _ceiling_lights(
 
 def _piece_lights(room: Room, pieces: list[Piece], rng: np.random.Generator) -> list[Light]:
     """Lets the first windows and lamps shed light."""
-    lights = []
+    lights: list[Light] = []
     for piece in pieces:
         if piece.lamp is not None and len(lights) < 2:
             day = kind_name(piece) == "window"
@@ -345,7 +345,7 @@ def _shadow(points: Points, bodies: list[Points]) -> Float:
 
 
 def _darken(grid: UInt8, flat: Points, shift: npt.NDArray[np.float64], value: int) -> None:
-    """Raises a grid to `value` inside the hull of flat points (N, 2), in metres, and of their shifted copy."""
+    """Raises a grid to `value` inside the hull of flat points (N, 2), in metres, and their shifted copy."""
     points = np.concatenate([flat, flat + shift]) / CELL * 16
     hull = cv2.convexHull(np.rint(points).astype(np.int32)).reshape(-1, 2)
     left, top = np.maximum(hull.min(axis=0) // 16 - 1, 0)

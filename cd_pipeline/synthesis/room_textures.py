@@ -6,8 +6,6 @@ vector instructions of the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,48 +15,47 @@ UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]
 Float = npt.NDArray[np.float32]
 
-_MIP_LEVELS = 5
+MIP_LEVELS = 5
+"""Sizes in which a texture is kept: the picture and its halvings."""
 
 
-@dataclass(frozen=True)
 class Texture:
-    """A picture to lay on a face, with its reduced copies.
-
-    Attributes:
-        levels: Packed RGBA pictures (H, W) uint32, each half the size of the one before.
-        metres: Width and height of one tile in metres; None stretches the picture over the face.
-        glow: Light that the surface gives off, in units of its own colour; 0 for none.
-        cutout: Whether pixels with alpha below 128 are holes.
-    """
-
-    levels: tuple[UInt32, ...]
-    metres: tuple[float, float] | None
-    glow: float
-    cutout: bool
-
-
-def texture(image: UInt8, metres: float | None = None, glow: float = 0.0) -> Texture:
-    """Packs a picture and its reduced copies.
+    """A picture to lay on a face, with its reduced copies, made when asked for.
 
     Args:
         image: (H, W, 3) RGB or (H, W, 4) RGBA uint8; H and W multiples of 16.
         metres: Width of a tile in metres (the height follows), or None to stretch it over the face.
-        glow: Light given off, in units of the colour.
+        glow: Light that the surface gives off, in units of its own colour; 0 for none.
 
-    Returns:
-        The texture; it has holes when the picture has four channels.
+    Raises:
+        ValueError: A tile's sides are not powers of two.
+
+    Attributes:
+        metres: Width and height of one tile in metres, or None.
+        glow: As given.
+        cutout: Whether pixels with alpha below 128 are holes: so where the picture has four channels.
     """
-    height, width, channels = image.shape
-    rgba = np.full((height, width, 4), 255, np.uint8)
-    rgba[..., :channels] = image
-    levels = [rgba.view(np.uint32)[..., 0]]
-    for _ in range(_MIP_LEVELS - 1):
-        wide = rgba.astype(np.uint16)
-        total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-        rgba = np.ascontiguousarray((total + 2) // 4, np.uint8)
-        levels.append(rgba.view(np.uint32)[..., 0])
-    size = None if metres is None else (metres, metres * height / width)
-    return Texture(tuple(levels), size, glow, channels == 4)
+
+    def __init__(self, image: UInt8, metres: float | None = None, glow: float = 0.0) -> None:
+        height, width, channels = image.shape
+        if metres is not None and (height & (height - 1) or width & (width - 1)):
+            raise ValueError(f"a tile is {width}x{height}; both sides must be powers of two")
+        self.metres = None if metres is None else (metres, metres * height / width)
+        self.glow = glow
+        self.cutout = channels == 4
+        rgba = np.full((height, width, 4), 255, np.uint8)
+        rgba[..., :channels] = image
+        self._levels = [rgba.view(np.uint32)[..., 0]]
+
+    def level(self, number: int) -> UInt32:
+        """Returns the picture halved `number` times, below `MIP_LEVELS`: packed RGBA, (H, W) uint32."""
+        while len(self._levels) <= number:
+            last = self._levels[-1]
+            wide = last.view(np.uint8).reshape(*last.shape, 4).astype(np.uint16)
+            total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+            rgba = np.ascontiguousarray((total + 2) // 4, np.uint8)
+            self._levels.append(rgba.view(np.uint32)[..., 0])
+        return self._levels[number]
 
 
 def cloud(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> Float:
@@ -72,11 +69,11 @@ def cloud(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int
     Returns:
         (H, W) float32 in [-1, 1].
     """
-    field = rng.random(cells, dtype=np.float32) * 2 - 1
+    field: Float = rng.random(cells, dtype=np.float32) * np.float32(2) - np.float32(1)
     for axis in (0, 1):
         step = size[axis] // cells[axis]
-        ramp = (np.arange(step, dtype=np.float32) + 0.5) / step
-        ramp = ramp * ramp * (3 - 2 * ramp)
+        ramp = (np.arange(step, dtype=np.float32) + np.float32(0.5)) / np.float32(step)
+        ramp = ramp * ramp * (np.float32(3) - np.float32(2) * ramp)
         left = np.expand_dims(field, axis + 1)
         right = np.expand_dims(np.roll(field, -1, axis), axis + 1)
         blend = ramp.reshape((1, step, 1) if axis == 0 else (1, 1, step))
@@ -85,17 +82,19 @@ def cloud(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int
     return field
 
 
-def tint(colour: Colour, factor: Float) -> UInt8:
+def tint(colour: Colour, factor: npt.NDArray[np.floating]) -> UInt8:
     """Multiplies a colour by a factor for each pixel.
 
     Args:
         colour: RGB in [0, 255].
-        factor: (H, W) float32, 1 leaves the colour as it is.
+        factor: (H, W) float, 1 leaves the colour as it is.
 
     Returns:
         (H, W, 3) RGB uint8.
     """
-    return np.clip(factor[..., None] * np.float32(colour), 0, 255).astype(np.uint8)
+    levels: Float = factor.astype(np.float32)[..., None] * np.array(colour, np.float32)
+    np.clip(levels, 0, 255, out=levels)
+    return levels.astype(np.uint8)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -129,21 +128,21 @@ class Surfaces:
     def plain(self, colour: Colour, rough: float = 0.05) -> Texture:
         """Makes paint or plastic of an RGB colour, with dirt and grain of relative strength `rough`."""
         factor = 1 + rough * (self._moved(self._soft) + self._moved(self._fine))
-        return texture(tint(colour, factor), 0.9)
+        return Texture(tint(colour, factor), 0.9)
 
     def wood(self, colour: Colour, strength: float = 0.22) -> Texture:
-        """Makes a board of an RGB colour with grain along the tile's width, of relative strength `strength`."""
+        """Makes a board of an RGB colour with grain of relative strength `strength` along its width."""
         rings = self._moved(self._soft) * 9 + self._moved(self._streak) * 1.2
         veins = np.abs(rings - np.floor(rings) - 0.5) * 2
         factor = 1 + strength * (self._moved(self._streak) * 0.9 + veins * 0.6 - 0.3)
-        return texture(tint(colour, factor), 0.8)
+        return Texture(tint(colour, factor), 0.8)
 
     def fabric(self, colour: Colour) -> Texture:
         """Makes woven cloth of an RGB colour."""
         y, x = np.indices((256, 256), dtype=np.int32)
         weave = np.where((x // 2 + y // 2) % 2 == 0, np.float32(0.1), np.float32(-0.1))
         factor = 1 + weave + 0.12 * self._moved(self._fine) + 0.1 * self._moved(self._soft)
-        return texture(tint(colour, factor.astype(np.float32)), 0.5)
+        return Texture(tint(colour, factor), 0.5)
 
     def drape(self, colour: Colour) -> Texture:
         """Makes hanging cloth of an RGB colour in soft folds, 2 m of it a tile."""
@@ -154,11 +153,11 @@ class Surfaces:
         )
         fold = np.abs(turn - np.floor(turn) - 0.5) * 2
         factor = 0.55 + 0.75 * fold * fold * (3 - 2 * fold) + 0.12 * self._moved(self._fine)
-        return texture(tint(colour, factor.astype(np.float32)), 2.0)
+        return Texture(tint(colour, factor), 2.0)
 
     def metal(self, colour: Colour = (150, 152, 156)) -> Texture:
         """Makes brushed metal of an RGB colour."""
-        return texture(tint(colour, 1 + 0.14 * self._moved(self._streak)), 0.5)
+        return Texture(tint(colour, 1 + 0.14 * self._moved(self._streak)), 0.5)
 
     def carpet(self, colour: Colour) -> Texture:
         """Makes short pile of an RGB colour, flecked, in faint tiles of half a metre."""
@@ -167,11 +166,11 @@ class Surfaces:
         image[::128] //= 8
         image[::128] *= 7
         fleck = self.rng.integers(0, 512, (2, 700))
-        image[fleck[0], fleck[1]] = np.clip(np.float32(colour) * 1.5 + 15, 0, 255).astype(np.uint8)
-        return texture(image, 2.0)
+        image[fleck[0], fleck[1]] = np.clip(np.array(colour, np.float32) * 1.5 + 15, 0, 255).astype(np.uint8)
+        return Texture(image, 2.0)
 
     def planks(self, colour: Colour, row: int = 32) -> Texture:
-        """Makes a floor of boards of an RGB colour; a board is `row` of 512 texels wide, about 11 cm at 32."""
+        """Makes a floor of boards of an RGB colour; a board is `row` of 512 texels wide: 11 cm at 32."""
         image = np.empty((512, 512, 3), np.uint8)
         for top in range(0, 512, row):
             grain = np.tile(self._moved(self._streak)[:row], (1, 2))
@@ -182,7 +181,7 @@ class Surfaces:
             board[:, cut : cut + 2] *= np.float32(0.55)
             board[:2] *= np.float32(0.6)
             image[top : top + row] = tint(colour, board)
-        return texture(image, 1.8)
+        return Texture(image, 1.8)
 
     def concrete(self, colour: Colour) -> Texture:
         """Makes a poured floor of an RGB colour with stains and hairline cracks."""
@@ -191,7 +190,7 @@ class Surfaces:
         for _ in range(4):
             walk = np.cumsum(self.rng.integers(-14, 15, (24, 2)), axis=0) + self.rng.integers(100, 412, 2)
             cv2.polylines(image, [walk.astype(np.int32)], False, shade(colour, 0.72), 1, cv2.LINE_AA)
-        return texture(image, 2.6)
+        return Texture(image, 2.6)
 
     def brick(self, colour: Colour) -> Texture:
         """Makes a brick wall of an RGB colour, courses 7.5 cm high, in mortar."""
@@ -204,13 +203,13 @@ class Surfaces:
                 left = column * 64 + (course % 2) * 32
                 columns = np.arange(left, left + 60) % 512
                 image[course * 32 : course * 32 + 28, columns] = tint(tone, factor)
-        return texture(image, 1.2)
+        return Texture(image, 1.2)
 
     def plaster(self, colour: Colour) -> Texture:
         """Makes a painted wall of an RGB colour with roller marks."""
         factor = 1 + 0.045 * np.tile(self._moved(self._fine), (2, 2))
         factor = factor + 0.03 * cloud(self.rng, (512, 512), (8, 8))
-        return texture(tint(colour, factor), 1.9)
+        return Texture(tint(colour, factor), 1.9)
 
     def wallpaper(self, colour: Colour, other: Colour) -> Texture:
         """Makes striped wallpaper of two RGB colours with a small ornament."""
@@ -222,7 +221,7 @@ class Surfaces:
             for x in range(width // 2, 256, 2 * width):
                 cv2.ellipse(image, (x, y), (5, 9), 0, 0, 360, shade(other, 0.85), -1, cv2.LINE_AA)
                 cv2.circle(image, (x, y + 14), 3, shade(other, 1.1), -1, cv2.LINE_AA)
-        return texture(image, 0.9)
+        return Texture(image, 0.9)
 
     def foam(self, colour: Colour) -> Texture:
         """Makes acoustic foam of an RGB colour: squares of wedges, alternately upright and lying."""
@@ -231,12 +230,12 @@ class Surfaces:
         block = np.block([[upright, upright.T], [upright.T, upright]]).astype(np.float32)
         factor = 0.55 + 0.6 * np.tile(block, (2, 2)) + 0.12 * self._fine
         factor[::64] = factor[:, ::64] = 0.35
-        return texture(tint(colour, factor), 1.2)
+        return Texture(tint(colour, factor), 1.2)
 
     def tiles(self, colour: Colour) -> Texture:
         """Makes ceiling panels of 60 cm of an RGB colour with pinholes and a metal grid."""
         image = tint(colour, 1 + 0.06 * self._moved(self._fine))
         holes = self.rng.integers(0, 256, (2, 900))
-        image[holes[0], holes[1]] = np.clip(np.float32(colour) * 0.72, 0, 255).astype(np.uint8)
-        image[:3] = image[:, :3] = np.clip(np.float32(colour) * 0.85, 0, 255).astype(np.uint8)
-        return texture(image, 0.6)
+        image[holes[0], holes[1]] = np.clip(np.array(colour, np.float32) * 0.72, 0, 255).astype(np.uint8)
+        image[:3] = image[:, :3] = np.clip(np.array(colour, np.float32) * 0.85, 0, 255).astype(np.uint8)
+        return Texture(image, 0.6)

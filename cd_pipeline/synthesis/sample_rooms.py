@@ -28,7 +28,8 @@ __all__ = [
 
 COUNTS: dict[str, dict[str, int]] = {
     "trainval": {
-        "DANCE_STUDIO": 10, "MAKER_SPACE": 31, "MUSIC_PRACTICE_ROOM": 38, "SMALL_THEATER": 26, "STUDY_ROOM": 42,
+        "DANCE_STUDIO": 10, "MAKER_SPACE": 31, "MUSIC_PRACTICE_ROOM": 38, "SMALL_THEATER": 26,
+        "STUDY_ROOM": 42,
     },
     "test": {
         "DANCE_STUDIO": 2, "MAKER_SPACE": 7, "MUSIC_PRACTICE_ROOM": 9, "SMALL_THEATER": 6, "STUDY_ROOM": 9,
@@ -151,7 +152,7 @@ def yolo_lines(boxes: list[Box], width: int, height: int) -> str:
         height: Height of the photo in pixels.
 
     Returns:
-        One line a box, `class cx cy w h`, the last four normalised to [0, 1] with six decimals; empty without boxes.
+        One line a box, `class cx cy w h`: the last four in [0, 1] with six decimals; empty without boxes.
     """
     lines = []
     for box in boxes:
@@ -218,8 +219,8 @@ def draw_sample_rooms(
 ) -> SampleRooms:
     """Draws the sample data set: 147 photos to `root/trainval` and 33 to `root/test`.
 
-    Photos go to `images/<class>/<stem>.jpg` (JPEG, about 640x480), labels to `labels/<class>/<stem>.txt` (YOLO, see
-    `yolo_lines`; class numbers index `FURNITURE`). Each file appears whole under its name. A run over an
+    Photos go to `images/<class>/<stem>.jpg` (about 640x480), labels to `labels/<class>/<stem>.txt` (YOLO,
+    see `yolo_lines`; class numbers index `FURNITURE`). Each file appears whole under its name. A run over an
     unfinished folder completes it; files of the same name are replaced.
 
     Args:

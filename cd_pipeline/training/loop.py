@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from timm.utils import ModelEmaV3
@@ -237,7 +238,7 @@ def build_loss(pairs: Dataset[Tensor], settings: TrainingSettings, runtime: Runt
     """Return the loss; its positive weight is estimated on the first batches of epoch 0."""
     positive = total = 0
     batches = load_batches(pairs, runtime, settings.batch_size, shuffle_seed=settings.seed)
-    for batch, _ in zip(batches, range(settings.pos_weight_batches), strict=False):
+    for batch in islice(batches, settings.pos_weight_batches):
         positive += int(batch.truth.sum())
         total += batch.truth.numel()
     return ChangeLoss(

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,15 @@ SIZE = 64
 THRESHOLD = 0.5
 SCALE = 1 / 255
 ImagePair = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small gain nothing from threads, and wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class UpBlock(nn.Module):
@@ -176,7 +185,6 @@ def normalised(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 FAULTS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "ImageNet mean and standard deviation": normalised,
     "before and after swapped": lambda before, after: (after, before),
-    "BGR for RGB": lambda before, after: (before.flip(1), after.flip(1)),
 }
 
 
@@ -218,13 +226,15 @@ def test_one_changed_weight_is_caught(model: nn.Module, pairs: list[ImagePair], 
     assert check(export(changed, tmp_path / "changed.mlpackage"), model, pairs).violations()
 
 
-def test_an_overflow_of_float16_is_caught_and_its_op_named(
-    model: nn.Module, pairs: list[ImagePair], tmp_path: Path
-) -> None:
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        changed.head.weight.fill_(70_000)
-    agreement = check(export(changed, tmp_path / "heavy.mlpackage"), changed, pairs[:2])
+class Overflowing(nn.Module):
+    """A detector with one value on its way that float16 cannot hold."""
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        return torch.relu((after - before) * 60_000 * 60_000).mean(1, keepdim=True)
+
+
+def test_an_overflow_of_float16_is_caught_and_its_op_named(pairs: list[ImagePair], tmp_path: Path) -> None:
+    agreement = check(export(Overflowing(), tmp_path / "heavy.mlpackage"), Overflowing(), pairs[:2])
     assert agreement.non_finite_ops
     assert any(f"NaN or infinity: {agreement.non_finite_ops[0]}" in text for text in agreement.violations())
 

@@ -1,0 +1,99 @@
+"""The rows of the measuring protocol: what is printed of every model, always beside plain differencing."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cd_pipeline.data.images import Image
+from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.evaluation.differencing import DifferencingOracle
+from cd_pipeline.evaluation.metrics import Confusion, has_alarm, mean_image_f1, pooled, wilson_interval
+from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
+from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
+
+Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
+"""(before, after) HWC uint8 RGB at the input size -> probability HxW."""
+
+FINE_THRESHOLDS = linear_thresholds(0.01, 0.99, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class SetScores:
+    """A model on a set of pairs.
+
+    precision, recall, f1 and iou are pooled over pixels at the given threshold; `best_f1` is that of the
+    threshold that is best on this set (the gap is the calibration error); `oracle_f1` is plain
+    differencing at its best on this set.
+    """
+
+    pairs: int
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+    best_f1: float
+    mean_image_f1: float
+    oracle_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRate:
+    """False alarms on no-change pairs, with the 95 % Wilson interval."""
+
+    pairs: int
+    alarms: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        """Share of pairs with an alarm."""
+        return self.alarms / self.pairs
+
+
+def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -> SetScores:
+    """Score a model on pairs at its input size, one at a time.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    confusions: list[Confusion] = []
+    sweep, oracle = ThresholdSweep(FINE_THRESHOLDS), DifferencingOracle()
+    for pair in pairs:
+        probability = predict(pair.before, pair.after)
+        confusions.append(Confusion.of(probability > threshold, pair.mask))
+        sweep.update(probability, pair.mask)
+        oracle.update(pair.before, pair.after, pair.mask)
+    total = pooled(confusions)
+    return SetScores(
+        pairs=len(confusions),
+        precision=total.precision,
+        recall=total.recall,
+        f1=total.f1,
+        iou=total.iou,
+        best_f1=float(sweep.f1().max()),
+        mean_image_f1=mean_image_f1(confusions),
+        oracle_f1=oracle.best().f1,
+    )
+
+
+def alarm_rate(predict: Predict, pairs: Iterable[tuple[Image, Image]], threshold: float) -> AlarmRate:
+    """Count the no-change pairs on which a model raises an alarm: a component of 0.5 % of the image.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    alarms = [has_alarm(predict(before, after) > threshold) for before, after in pairs]
+    if not alarms:
+        raise ValueError("alarm_rate: at least one no-change pair is needed")
+    low, high = wilson_interval(sum(alarms), len(alarms))
+    return AlarmRate(len(alarms), sum(alarms), low, high)
+
+
+def with_nuisance_on_after(pairs: Iterable[tuple[str, PairArrays]]) -> Iterator[PairArrays]:
+    """Put the standard nuisance, seeded by the pair's name, on the second photo of each named pair."""
+    for name, pair in pairs:
+        yield pair._replace(after=standard_nuisance(pair.after, nuisance_seed(name, "after")))

@@ -1,0 +1,197 @@
+"""The whole pipeline, real assets through Dagster on tiny drawn photos."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import dagster as dg
+import numpy as np
+import pytest
+
+from cd_pipeline.data.files import file_digest
+from cd_pipeline.data.manifest import read_pairs, read_photos
+from cd_pipeline.export.coreml import read_package_metadata
+from cd_pipeline.training.checkpoint import load_checkpoint
+from cd_pipeline_tests.assets.tiny import checks, draw_photos, metadata, run, tiny_recipe, versions
+
+ASSETS = (
+    "raw_photos",
+    "split",
+    "pair_manifest",
+    "change_masks",
+    "checkpoint",
+    "threshold",
+    "test_predictions",
+    "mlpackage",
+)
+EVENT_LOG_LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One whole run."""
+
+    photos: Path
+    folder: Path
+    result: dg.ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    photos = draw_photos(tmp_path_factory.mktemp("photos"))
+    workspace = tmp_path_factory.mktemp("data")
+    return Run(photos, workspace / "rooms", run(tiny_recipe(photos), workspace))
+
+
+def test_every_asset_is_made_and_every_check_passes(whole: Run) -> None:
+    assert whole.result.success
+    assert set(versions(whole.result)) == set(ASSETS)
+    outcome = checks(whole.result)
+    assert len(outcome) == 7
+    assert all(outcome.values()), outcome
+
+
+def test_every_asset_writes_its_files_into_the_folder_named_after_it(whole: Run) -> None:
+    files = {
+        "raw_photos/photos.parquet",
+        "split/split.parquet",
+        "pair_manifest/pairs.parquet",
+        "checkpoint/model.pt",
+        "checkpoint/history.parquet",
+        "checkpoint/curves.png",
+        "threshold/threshold.json",
+        "threshold/sweep.parquet",
+        "threshold/sweep.png",
+        "test_predictions/predictions.parquet",
+        "test_predictions/metrics.json",
+        "test_predictions/gallery.png",
+        "mlpackage/change_detector.mlpackage/Manifest.json",
+        "mlpackage/agreement.json",
+    }
+    found = {path.relative_to(whole.folder).as_posix() for path in whole.folder.rglob("*") if path.is_file()}
+    assert files <= found
+    assert not [name for name in found if ".tmp" in name]
+
+
+def test_the_users_photos_are_only_read(whole: Run, tmp_path: Path) -> None:
+    fresh = draw_photos(tmp_path)
+    before = {path.relative_to(fresh): file_digest(path) for path in fresh.rglob("*") if path.is_file()}
+    after = {p.relative_to(whole.photos): file_digest(p) for p in whole.photos.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_each_prediction_is_named_after_its_pair_and_has_the_photos_own_size(whole: Run) -> None:
+    pairs = read_pairs(whole.folder / "pair_manifest" / "pairs.parquet", "test")
+    assert len(pairs) == 7
+    for pair in pairs:
+        mask = cv2.imread(str(whole.folder / "test_predictions" / f"{pair.pair_id}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (pair.height, pair.width)
+        assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_the_package_tells_threshold_metrics_and_versions(whole: Run) -> None:
+    told = read_package_metadata(whole.folder / "mlpackage" / "change_detector.mlpackage")
+    chosen = json.loads((whole.folder / "threshold" / "threshold.json").read_text())
+    metrics = json.loads((whole.folder / "test_predictions" / "metrics.json").read_text())
+    saved = load_checkpoint(whole.folder / "checkpoint" / "model.pt")
+    assert float(told["threshold"]) == chosen["threshold"]
+    assert float(told["test_f1"]) == pytest.approx(metrics["f1"], rel=1e-4)
+    assert told["checkpoint_version"] == saved.version
+    assert told["data_version"] == file_digest(whole.folder / "pair_manifest" / "pairs.parquet")
+
+
+def test_pictures_in_the_metadata_are_small_enough_for_the_event_log(whole: Run) -> None:
+    shown = {"change_masks": "contact_sheet", "checkpoint": "curves", "threshold": "curve", "test_predictions": "gallery"}
+    for asset, key in shown.items():
+        text = str(metadata(whole.result, asset)[key])
+        assert text.startswith("![](data:image/")
+        assert len(text) < EVENT_LOG_LIMIT
+
+
+def test_the_same_photos_copied_in_another_order_give_the_same_versions(whole: Run, tmp_path: Path) -> None:
+    copies = tmp_path / "photos"
+    for path in sorted(whole.photos.rglob("*"), reverse=True):
+        if path.is_file():
+            target = copies / path.relative_to(whole.photos)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    again = run(tiny_recipe(copies), tmp_path / "data")
+    assert versions(again) == versions(whole.result)
+    for name in ("split/split.parquet", "pair_manifest/pairs.parquet"):
+        assert file_digest(tmp_path / "data" / "rooms" / name) == file_digest(whole.folder / name)
+    masks = sorted(path.relative_to(whole.folder) for path in whole.folder.glob("change_masks/*/*/*.png"))
+    assert len(masks) == 2 * 31
+    assert all(file_digest(tmp_path / "data" / "rooms" / m) == file_digest(whole.folder / m) for m in masks)
+
+
+def test_the_package_alone_is_made_again_from_what_is_on_disk(whole: Run) -> None:
+    again = run(tiny_recipe(whole.photos), whole.folder.parent, select=["mlpackage"])
+    assert versions(again) == {"mlpackage": versions(whole.result)["mlpackage"]}
+
+
+@pytest.mark.parametrize(
+    ("asset", "missing"),
+    [("split", "raw_photos"), ("checkpoint", "pair_manifest"), ("threshold", "checkpoint"), ("mlpackage", "checkpoint")],
+)
+def test_without_its_inputs_an_asset_fails_with_the_command_that_makes_them(
+    asset: str, missing: str, tmp_path: Path
+) -> None:
+    result = run(tiny_recipe(None), tmp_path, select=[asset], raise_on_error=False)
+    assert not result.success
+    (failure,) = [event for event in result.all_node_events if event.is_step_failure and event.node_name == asset]
+    message = str(failure.step_failure_data.user_failure_data.description)
+    assert "\n" not in message
+    assert f'dagster asset materialize -m cd_pipeline.definitions --select "*{missing}"' in message
+
+
+def test_a_configured_folder_that_is_missing_is_an_error_and_no_sample_is_drawn(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    result = run(tiny_recipe(gone), tmp_path / "data", select=["raw_photos"], raise_on_error=False)
+    assert not result.success
+    assert str(gone) in str(result.all_node_events)
+    assert not (tmp_path / "data" / "rooms" / "raw_photos" / "trainval").exists()
+
+
+def test_the_environment_points_the_recipe_at_a_folder(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CD_PIPELINE_ROOMS", str(whole.photos))
+    result = run(tiny_recipe(tmp_path / "gone"), tmp_path, select=["raw_photos"])
+    assert metadata(result, "raw_photos")["photos"] == 31
+
+
+def test_bad_files_are_listed_with_a_reason_and_never_stop_a_run(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos")
+    folder = photos / "trainval" / "images" / "KITCHEN"
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes((folder / "photo_000.jpg").read_bytes()[:500])
+    label = photos / "trainval" / "labels" / "KITCHEN" / "photo_001.txt"
+    label.write_text(label.read_text() + "0 nan 0.5 0.2 0.2\n0 0.5 0.5 0.2\n")
+    result = run(tiny_recipe(photos), tmp_path / "data", select=["raw_photos", "split"])
+    told = metadata(result, "raw_photos")
+    assert (told["quarantined"], told["dropped_label_lines"]) == (2, 2)
+    rows = read_photos(tmp_path / "data" / "rooms" / "split" / "split.parquet")
+    reasons = {Path(row.path).name: row.reason for row in rows if row.reason}
+    assert set(reasons) == {"empty.jpg", "cut.jpg"}
+    assert "0 bytes" in str(reasons["empty.jpg"])
+    assert [row.split for row in rows if row.path.endswith("photo_001.jpg")][0] in {"train", "val"}
+
+
+def test_fresh_pairs_train_without_frozen_training_pictures(whole: Run, tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        whole.photos, synthesis={"train_pairs": "fresh"}, training={"epochs": 2, "sweep": {"high": 0.9}}
+    )
+    select = ["raw_photos", "split", "pair_manifest", "change_masks", "checkpoint"]
+    result = run(recipe, tmp_path, select=select, raise_on_error=False)
+    assert {path.name for path in (tmp_path / "rooms" / "change_masks").iterdir()} == {"val", "test"}
+    assert metadata(result, "pair_manifest")["drawn_each_epoch"] == 19
+    assert (tmp_path / "rooms" / "checkpoint" / "model.pt").is_file()
+
+
+def test_untruthful_masks_that_the_recipe_asks_for_warn_and_do_not_stop(whole: Run, tmp_path: Path) -> None:
+    recipe = tiny_recipe(whole.photos, synthesis={"truthful_masks": False, "reencode_jpeg": True})
+    result = run(recipe, tmp_path, select=["raw_photos", "split", "pair_manifest", "change_masks"])
+    assert result.success
+    assert checks(result)["masks_tell_the_truth"] is False

@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = "CD_PIPELINE_REAL_DATA"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A developer's own settings must not leak into tests, nor a hub into the network.
+    for name in ("CD_PIPELINE_DATA", "CD_PIPELINE_ROOMS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; the test is skipped where there is none."""
+    if REAL_DATA not in os.environ:
+        pytest.skip(f"{REAL_DATA} is not set: no real data to test on")
+    return Path(os.environ[REAL_DATA])

@@ -1,0 +1,88 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cd_pipeline.data.files import (
+    atomic_path,
+    digest,
+    file_digest,
+    keep_only,
+    seed_of,
+    write_bytes,
+    write_text,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "table.parquet"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_file_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "model.pt"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"weights")
+        assert not target.exists()
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".pt"
+        assert temporary.name.startswith(".")
+    assert target.read_bytes() == b"weights"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_text_is_written_as_utf8_without_changing_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "방 1\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xeb\xb0\xa9 1\n"
+
+
+def test_keep_only_deletes_other_files_but_no_folders(tmp_path: Path) -> None:
+    for name in ("kept.png", "old.png", "inner/old.png"):
+        write_bytes(tmp_path / name, b"x")
+    keep_only(tmp_path, {"kept.png", "absent.png"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inner", "kept.png"]
+    assert (tmp_path / "inner" / "old.png").exists()
+
+
+def test_keep_only_accepts_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    keep_only(tmp_path / "none", set())
+    assert not (tmp_path / "none").exists()
+
+
+texts = st.lists(st.one_of(st.text(max_size=3), st.binary(max_size=3)), max_size=4)
+
+
+def as_bytes(parts: list[str | bytes]) -> list[bytes]:
+    return [part if isinstance(part, bytes) else part.encode() for part in parts]
+
+
+@given(texts, texts)
+def test_digests_are_equal_only_for_equal_parts(left: list[str | bytes], right: list[str | bytes]) -> None:
+    assert (digest(*left) == digest(*right)) == (as_bytes(left) == as_bytes(right))
+
+
+def test_digest_does_not_depend_on_where_parts_could_be_cut() -> None:
+    assert len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", "")}) == 4
+
+
+@given(st.lists(st.integers(), max_size=3))
+def test_seeds_fit_a_signed_64_bit_column(parts: list[int]) -> None:
+    assert 0 <= seed_of(*parts) < 2**63
+    assert seed_of(*parts) == seed_of(*parts)
+
+
+def test_seeds_of_neighbouring_epochs_differ() -> None:
+    assert len({seed_of(42, "epoch", epoch) for epoch in range(1000)}) == 1000
+
+
+def test_file_digest_is_sha256_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()

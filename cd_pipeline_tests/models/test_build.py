@@ -1,0 +1,112 @@
+import logging
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NoReturn
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from cd_pipeline.models.build import build_model, start_model
+from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.training.checkpoint import weights_digest
+
+LOGGER = logging.getLogger("test_build")
+FROM_SCRATCH = ModelSettings(pretrained=False)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: object, **kwargs: object) -> NoReturn:
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+
+
+@pytest.fixture
+def cached_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a whole timm network, saved where the hub's cache is said to hold it."""
+    torch.manual_seed(99)
+    state = timm.create_model("mobilenetv3_small_100", pretrained=False).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *args: str(tmp_path / "model.safetensors")
+    )
+    return state
+
+
+def test_the_name_decides_the_network() -> None:
+    assert isinstance(build_model(ModelSettings(name="tiny_change_unet")), TinyChangeUNet)
+
+
+@pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"weights": "imagenet"}, {"pretrained": "perhaps"}])
+def test_a_wrong_setting_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ModelSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_pretrained_weights_are_wanted_by_default() -> None:
+    assert ModelSettings().pretrained
+
+
+def test_a_seed_gives_the_same_weights_each_time_and_another_seed_others() -> None:
+    digests = []
+    for seed in (5, 5, 6):
+        torch.rand(3)  # what was drawn before must not matter
+        model, _ = start_model(FROM_SCRATCH, seed=seed, logger=LOGGER)
+        digests.append(weights_digest(model.state_dict()))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_without_the_hub_training_starts_from_scratch_after_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    started = time.monotonic()
+    model, is_pretrained = start_model(ModelSettings(), seed=5, logger=LOGGER)
+    assert time.monotonic() - started < 5
+    assert not is_pretrained
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "from scratch" in record.getMessage()
+    assert "Name or service not known" in record.getMessage()
+    scratch, _ = start_model(FROM_SCRATCH, seed=5, logger=LOGGER)
+    assert weights_digest(model.state_dict()) == weights_digest(scratch.state_dict())
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_the_hub_is_not_asked_where_pretrained_weights_are_not_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    _, is_pretrained = start_model(FROM_SCRATCH, seed=5, logger=LOGGER)
+    assert not is_pretrained
+    assert caplog.records == []
+
+
+def test_cached_weights_become_the_encoder(
+    cached_weights: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, is_pretrained = start_model(ModelSettings(), seed=5, logger=LOGGER)
+    assert is_pretrained
+    assert [record for record in caplog.records if record.name == LOGGER.name] == []
+    encoder = model.encoder.backbone.state_dict()
+    assert len(encoder) > 100
+    for name, value in encoder.items():
+        torch.testing.assert_close(value, cached_weights[name], rtol=0, atol=0, msg=name)
+
+
+def test_pretrained_weights_leave_the_rest_of_the_network_to_the_seed(
+    cached_weights: dict[str, torch.Tensor],
+) -> None:
+    assert cached_weights
+    model, _ = start_model(ModelSettings(), seed=5, logger=LOGGER)
+    scratch, _ = start_model(FROM_SCRATCH, seed=5, logger=LOGGER)
+    reference = scratch.state_dict()
+    rest = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
+    assert rest
+    assert all(torch.equal(value, reference[name]) for name, value in rest.items())

@@ -1,0 +1,90 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from cd_pipeline.models.runtime import Runtime, resolve_runtime, usable_cores
+
+
+@pytest.fixture(autouse=True)
+def torch_state() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_accelerator")
+def test_without_an_accelerator_everything_runs_in_float32_on_all_usable_cores() -> None:
+    runtime = resolve_runtime()
+    assert (runtime.device, runtime.precision, runtime.workers) == ("cpu", "float32", 0)
+    assert runtime.threads == usable_cores()
+
+
+def test_a_cuda_card_gets_float16_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runtime = resolve_runtime()
+    assert (runtime.device, runtime.precision) == ("cuda", "float16")
+    assert runtime.workers == min(8, usable_cores())
+    assert runtime.uses_grad_scaler
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "tpu", ""])
+@pytest.mark.usefixtures("no_accelerator")
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(device: str) -> None:
+    with pytest.raises(ValueError, match=r"compute\.device.*use auto or one of: cpu"):
+        resolve_runtime(device=device)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "float64", ""])
+def test_an_unknown_precision_is_refused_with_the_known_ones(precision: str) -> None:
+    with pytest.raises(ValueError, match=r"compute\.precision.*auto, float32, float16, bfloat16"):
+        resolve_runtime(device="cpu", precision=precision)
+
+
+def test_what_is_set_is_kept() -> None:
+    runtime = resolve_runtime(device="cpu", precision="bfloat16", threads=3, workers=2)
+    assert (runtime.device, runtime.precision, runtime.threads, runtime.workers) == ("cpu", "bfloat16", 3, 2)
+
+
+def test_the_usable_cores_are_those_of_this_process() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_prepare_sets_threads_and_asks_for_determinism() -> None:
+    Runtime(threads=2).prepare()
+    assert torch.get_num_threads() == 2
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_networks_and_batches_share_one_memory_format(channels_last: bool) -> None:
+    runtime = Runtime(channels_last=channels_last)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    conv = runtime.place(nn.Conv2d(3, 4, 3))
+    batch = runtime.place_batch(torch.rand(2, 3, 8, 8))
+    assert batch.is_contiguous(memory_format=memory_format)
+    assert conv.weight.is_contiguous(memory_format=memory_format)  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_networks_run_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    runtime = Runtime(precision=precision)
+    with runtime.autocast():
+        assert nn.Conv2d(3, 4, 1)(torch.rand(1, 3, 8, 8)).dtype == dtype
+    assert runtime.uses_grad_scaler == (precision == "float16")
+
+
+def test_the_description_names_device_precision_threads_and_workers() -> None:
+    assert Runtime(threads=2, workers=1).description == "cpu, float32, 2 threads, 1 workers"

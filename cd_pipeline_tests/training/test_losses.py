@@ -1,0 +1,166 @@
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight, tversky_loss
+
+Array = npt.NDArray[np.float64]
+seeds = st.integers(0, 2**32 - 1)
+
+
+def draw(seed: int, spread: float = 4.0, shape: tuple[int, ...] = (3, 1, 5, 6)) -> tuple[Array, Array]:
+    """Draw logits and a truth in which every image has a changed pixel."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(shape) < rng.uniform(0.05, 0.95)).astype(np.float64)
+    truth[:, 0, 0, 0] = 1
+    return rng.normal(0, spread, shape), truth
+
+
+def reference_loss(logits: Array, truth: Array, pos_weight: float) -> float:
+    """0.6 BCE + 0.4 (1 - mean Tversky), pixel by pixel from the published formula."""
+    p = 1 / (1 + np.exp(-np.clip(logits, -15, 15)))
+    bce = -(pos_weight * truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
+    indices = []
+    for image, changed in zip(p, truth, strict=True):
+        tp, fp, fn = (image * changed).sum(), (image * (1 - changed)).sum(), ((1 - image) * changed).sum()
+        indices.append(tp / (tp + 0.7 * fp + 0.3 * fn + 1e-3))
+    return float(0.6 * bce + 0.4 * (1 - np.mean(indices)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.floats(1, 10), st.floats(0.1, 30))
+def test_the_loss_follows_the_published_formula(seed: int, pos_weight: float, spread: float) -> None:
+    logits, truth = draw(seed, spread)
+    ours = ChangeLoss(pos_weight=pos_weight)(torch.tensor(logits), torch.tensor(truth).float())
+    assert float(ours) == pytest.approx(reference_loss(logits, truth, pos_weight), rel=1e-3, abs=1e-5)
+
+
+def test_the_weights_and_penalties_can_be_set() -> None:
+    logits, truth = torch.tensor([[[[0.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    loss = ChangeLoss(pos_weight=1, bce_weight=1, tversky_weight=2, false_positive=0.2, false_negative=0.6)
+    # BCE ln 2; TP, FP and FN are 0.5 each: 0.5 / (0.5 + 0.1 + 0.3 + 0.001)
+    assert float(loss(logits, truth)) == pytest.approx(math.log(2) + 2 * (1 - 0.5 / 0.901), rel=1e-6)
+
+
+def test_tversky_of_a_hand_made_batch() -> None:
+    truth = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]], [[[1.0, 0.0, 0.0, 0.0]]]])
+    probability = torch.tensor([[[[1.0, 0.5, 0.5, 0.0]]], [[[1.0, 1.0, 1.0, 0.0]]]])
+    # TP 1.5 FP 0.5 FN 0.5, and TP 1 FP 2 FN 0
+    expected = ((1 - 1.5 / (1.5 + 0.35 + 0.15 + 0.001)) + (1 - 1 / (1 + 1.4 + 0.001))) / 2
+    assert float(tversky_loss(probability, truth)) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_tversky_lies_between_zero_and_one_and_is_lowest_at_the_truth(seed: int) -> None:
+    logits, truth = (torch.tensor(values) for values in draw(seed))
+    value = float(tversky_loss(logits.sigmoid(), truth))
+    assert 0 <= float(tversky_loss(truth, truth)) <= value <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_the_order_of_images_does_not_matter(seed: int) -> None:
+    logits, truth = (torch.tensor(values).float() for values in draw(seed))
+    loss = ChangeLoss(pos_weight=3.0)
+    order = [2, 0, 1]
+    assert float(loss(logits[order], truth[order])) == pytest.approx(float(loss(logits, truth)), rel=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_false_alarms_cost_more_than_misses_of_the_same_size(seed: int) -> None:
+    pixels = int(np.random.default_rng(seed).integers(1, 8))
+    truth = torch.zeros(1, 1, 4, 8)
+    truth[..., :16].view(-1)[:16] = 1
+    missed, alarmed = truth.clone(), truth.clone()
+    missed.view(-1)[:pixels] = 0
+    alarmed.view(-1)[16 : 16 + pixels] = 1
+    assert float(tversky_loss(alarmed, truth)) > float(tversky_loss(missed, truth)) > 0.001
+
+
+def test_an_image_without_change_costs_nothing_where_nothing_is_predicted() -> None:
+    empty = torch.zeros(2, 1, 4, 4)
+    assert float(tversky_loss(empty, empty)) == 0
+    assert float(ChangeLoss(pos_weight=10.0)(empty - 15, empty)) < 1e-6
+
+
+def test_an_image_without_change_still_pulls_its_probabilities_down() -> None:
+    probability = torch.tensor([[[[0.9, 0.1], [0.5, 0.0]]]], requires_grad=True)
+    value = tversky_loss(probability, torch.zeros(1, 1, 2, 2))
+    value.backward()
+    assert float(value.detach()) == pytest.approx(1.5 / 4)
+    assert probability.grad is not None
+    assert (probability.grad > 0).all()
+
+
+def test_images_with_and_without_change_are_averaged() -> None:
+    probability, truth = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, 1, 2, 2)
+    truth[0] = 1
+    expected = ((1 - 2 / (2 + 0.3 * 2 + 1e-3)) + 0.5) / 2
+    assert float(tversky_loss(probability, truth)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("beyond", [16.0, 1e4, math.inf])
+def test_logits_beyond_15_count_as_15(sign: int, beyond: float) -> None:
+    truth = torch.tensor([[[[1.0, 0.0, 1.0]]]])
+    loss = ChangeLoss(pos_weight=2.0)
+    at_the_limit = loss(torch.full((1, 1, 1, 3), 15.0 * sign), truth)
+    assert float(loss(torch.full((1, 1, 1, 3), beyond * sign), truth)) == float(at_the_limit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
+    # 90,000 pixels: their sum is beyond float16
+    logits = torch.full((2, 1, 300, 300), 4.0, dtype=dtype, requires_grad=True)
+    truth = torch.ones(2, 1, 300, 300)
+    value = ChangeLoss(pos_weight=10.0)(logits, truth)
+    value.backward()
+    assert value.dtype == torch.float32
+    expected = reference_loss(np.full((2, 1, 300, 300), 4.0), np.ones((2, 1, 300, 300)), 10.0)
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_not_a_number_is_not_hidden() -> None:
+    assert math.isnan(float(ChangeLoss(pos_weight=1.0)(torch.full((1, 1, 2, 2), math.nan), torch.ones(1, 1, 2, 2))))
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_gradient_of_tversky_is_that_of_finite_differences(empty: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    probability = torch.rand((2, 1, 3, 4), generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    truth = (torch.rand((2, 1, 3, 4), generator=generator) > 0.5).double()
+    if empty:
+        truth[1] = 0
+    assert torch.autograd.gradcheck(lambda p: tversky_loss(p, truth), probability.requires_grad_())
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (1, 1, 4, 5), (1, 4, 4)])
+def test_unequal_shapes_are_refused_with_both_in_the_message(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(1, 1, 4, 4\).*differ in shape"):
+        tversky_loss(torch.zeros(1, 1, 4, 4), torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"1, 1, 4, 4"):
+        ChangeLoss(pos_weight=1.0)(torch.zeros(1, 1, 4, 4), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("positive", "total", "expected"),
+    [(100, 1000, 3.0), (500, 1000, 1.0), (1, 2, 1.0), (200, 1000, 2.0), (1, 101, 10.0), (1, 5000, 10.0), (0, 50, 10.0)],
+)
+def test_the_positive_weight_is_the_root_of_the_ratio_up_to_ten(positive: int, total: int, expected: float) -> None:
+    assert balanced_pos_weight(positive, total, 10.0) == pytest.approx(expected)
+
+
+def test_the_positive_weight_moves_with_the_loss() -> None:
+    assert "pos_weight" in ChangeLoss(pos_weight=2.0).state_dict()
+
+
