@@ -38,7 +38,9 @@ def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         found = leaks(read_photos(workspace.require(recipe, "split", "split.parquet")))
         return dg.AssetCheckResult(
             passed=not found,
-            description=f"{len(found)} pictures are in two splits" if found else "no picture is in two splits",
+            description=f"{len(found)} pictures are in two splits"
+            if found
+            else "no picture is in two splits",
             metadata={"leaks": table([{"pictures": ", ".join(paths)} for paths in found])},
         )
 

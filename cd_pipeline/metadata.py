@@ -26,7 +26,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Show rows of plain values with the same keys as a table."""
     records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows]
     names = list(rows[0]) if rows else ["nothing"]
-    columns = [dg.TableColumn(name, _column_type([row[name] for row in rows if name in row])) for name in names]
+    columns = [
+        dg.TableColumn(name, _column_type([row[name] for row in rows if name in row])) for name in names
+    ]
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 

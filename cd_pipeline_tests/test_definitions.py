@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from pydantic import ValidationError
 
 from cd_pipeline.definitions import defs
@@ -16,10 +17,12 @@ from cd_pipeline.resources import Compute, Workspace
 HEAVY = ("torch", "timm", "cv2", "coremltools", "matplotlib")
 
 
-def asset_graph(recipe: Recipe) -> dg.BaseAssetGraph:  # type: ignore[type-arg]
+def asset_graph(recipe: Recipe) -> AssetGraph:
     """The graph of one recipe."""
     resources = {"workspace": Workspace(), "compute": Compute()}
-    return dg.Definitions.merge(build_pipeline(recipe), dg.Definitions(resources=resources)).resolve_asset_graph()
+    return dg.Definitions.merge(
+        build_pipeline(recipe), dg.Definitions(resources=resources)
+    ).resolve_asset_graph()
 
 
 def test_the_rooms_recipe_is_the_default_and_its_keys_carry_no_prefix() -> None:

@@ -21,9 +21,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `checkpoint` of a recipe."""
     used = [recipe.synthesis, recipe.input, recipe.model, recipe.training]
 
-    @stage(
-        recipe, after=["pair_manifest", "change_masks"], kinds=["pytorch"], settings=used, pool=GPU_POOL
-    )
+    @stage(recipe, after=["pair_manifest", "change_masks"], kinds=["pytorch"], settings=used, pool=GPU_POOL)
     def checkpoint(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -37,12 +35,16 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
         manifest = workspace.require(recipe, "pair_manifest", "pairs.parquet")
         workspace.require(recipe, "change_masks", "val")
-        train_set, val_set = training_sets(manifest, workspace.roots(recipe), recipe.input.size, recipe.synthesis)
+        train_set, val_set = training_sets(
+            manifest, workspace.roots(recipe), recipe.input.size, recipe.synthesis
+        )
         runtime = compute.runtime()
         model, pretrained = start_model(
             recipe.model, seed=recipe.training.seed, logger=library_logger(context)
         )
-        context.log.info(f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}")
+        context.log.info(
+            f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}"
+        )
         result = train(
             model,
             train_set,
@@ -55,12 +57,16 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         history = [asdict(record) for record in result.history]
         folder = workspace.folder(recipe, "checkpoint")
         versions = {name: package_version(name) for name in VERSIONED_PACKAGES}
-        saved = Checkpoint(result.weights, recipe.plain(), history, versions, pretrained, file_digest(manifest))
+        saved = Checkpoint(
+            result.weights, recipe.plain(), history, versions, pretrained, file_digest(manifest)
+        )
         save_checkpoint(folder / "model.pt", saved)
         write_history(folder / "history.parquet", history)
         curves = training_curves(history, result.best.epoch)
         write_bytes(folder / "curves.png", curves)
-        context.log.info(f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}")
+        context.log.info(
+            f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}"
+        )
         rates = [record.images_per_second for record in result.history]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(saved.version),

@@ -68,7 +68,9 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "test_f1": metrics["f1"],
                 "max_probability_difference": agreement.max_probability_difference,
                 "flipped_share": agreement.flipped_share,
-                "mask_iou": agreement.mask_iou if agreement.mask_iou is not None else "every prediction is empty",
+                "mask_iou": agreement.mask_iou
+                if agreement.mask_iou is not None
+                else "every prediction is empty",
             },
         )
 

@@ -53,7 +53,9 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "quarantined": len(quarantined),
                 "dropped_label_lines": len(labels),
                 "labels_without_photo": len(inventory.orphan_labels),
-                "classes": table([{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]),
+                "classes": table(
+                    [{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]
+                ),
                 "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
                 "dropped_labels": table([{"file": path, "line": line} for path, line in labels]),
             },

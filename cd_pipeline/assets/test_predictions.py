@@ -76,7 +76,9 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             metadata={
                 **metrics,
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
-                "per_pair": table([{k: row[k] for k in SHOWN_COLUMNS} for row in map(PairScore.to_row, scores)]),
+                "per_pair": table(
+                    [{k: row[k] for k in SHOWN_COLUMNS} for row in map(PairScore.to_row, scores)]
+                ),
                 "path": dg.MetadataValue.path(folder.absolute()),
             },
         )

@@ -15,7 +15,11 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
     used = [recipe.input, recipe.threshold]
 
     @stage(
-        recipe, after=["checkpoint", "change_masks", "pair_manifest"], kinds=["json"], settings=used, pool=GPU_POOL
+        recipe,
+        after=["checkpoint", "change_masks", "pair_manifest"],
+        kinds=["json"],
+        settings=used,
+        pool=GPU_POOL,
     )
     def threshold(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute

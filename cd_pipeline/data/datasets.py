@@ -30,7 +30,9 @@ class PairDataset(Dataset[torch.Tensor]):
     in memory up to `cache_bytes`.
     """
 
-    def __init__(self, pairs: Sequence[Pair], roots: Roots, size: int, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], roots: Roots, size: int, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self.pairs = pairs
         self.size = size
         self._roots = roots

@@ -55,7 +55,9 @@ def read_photo(path: Path) -> Image:
         FileNotFoundError, PhotoError: with the path in the message.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the photo is not there; put it back or materialize raw_photos again")
+        raise FileNotFoundError(
+            f"{path}: the photo is not there; put it back or materialize raw_photos again"
+        )
     try:
         return decode_photo(path.read_bytes())
     except PhotoError as error:

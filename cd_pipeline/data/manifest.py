@@ -131,11 +131,14 @@ def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}") from None
+        raise ManifestError(
+            f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}"
+        ) from None
     if not table.schema.equals(schema):
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
-    return table.to_pylist()
+    rows: list[Row] = table.to_pylist()
+    return rows
 
 
 def write_photos(path: Path, photos: Iterable[Photo]) -> None:

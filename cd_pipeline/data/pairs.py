@@ -9,6 +9,7 @@ from cd_pipeline.data.images import Image, read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.preprocessing import resize_mask, resize_photo
 
+
 class PairArrays(NamedTuple):
     """before, after: HWC uint8 RGB; mask: HW uint8, 0 or 255."""
 

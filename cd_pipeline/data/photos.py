@@ -152,7 +152,7 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
             path=_printable(path.relative_to(root).as_posix()),
             tree=tree,
             class_name=class_name,
-            label_path=label.relative_to(root).as_posix() if label else "",
+            label_path=_printable(label.relative_to(root).as_posix()) if label else "",
             sha256="",
             label_sha256="",
             pixels_sha256="",
@@ -219,4 +219,6 @@ def _nothing_usable(root: Path, inventory: Inventory) -> str:
     if not inventory.photos:
         return f"{root}: no photos in images/<class>/; add {', '.join(sorted(PHOTO_SUFFIXES))} files"
     first = inventory.photos[0]
-    return f"{root}: none of {len(inventory.photos)} files can be used; the first: {first.path}: {first.reason}"
+    return (
+        f"{root}: none of {len(inventory.photos)} files can be used; the first: {first.path}: {first.reason}"
+    )

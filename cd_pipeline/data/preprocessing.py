@@ -20,7 +20,7 @@ PIXEL_SCALE = 1 / 255
 
 def resize_photo(image: Image, size: int) -> Image:
     """Resize HWC uint8 RGB to size x size by area interpolation."""
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def resize_mask(mask: Image, size: int) -> Image:

@@ -10,7 +10,9 @@ class SplitSettings(BaseModel):
 
     seed: int = 42
     train_share: float = Field(default=0.8, gt=0, lt=1, description="of the photos that are not in test")
-    test_share: float = Field(default=0.18, gt=0, lt=1, description="for a single tree, without a test folder")
+    test_share: float = Field(
+        default=0.18, gt=0, lt=1, description="for a single tree, without a test folder"
+    )
 
 
 class InputSettings(BaseModel):

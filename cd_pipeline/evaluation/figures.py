@@ -2,10 +2,12 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.pairs import PairArrays
@@ -92,7 +94,7 @@ def training_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> 
     return _png(figure)
 
 
-def sweep_curve(table: Mapping[str, Sequence[float]], threshold: float) -> bytes:
+def sweep_curve(table: Mapping[str, npt.NDArray[Any]], threshold: float) -> bytes:
     """Plot F1, IoU, precision and recall over the threshold: PNG."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
     for name in ("f1", "iou", "precision", "recall"):

@@ -17,7 +17,14 @@ from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
 from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
-from cd_pipeline.evaluation.metrics import Confusion, has_alarm, mean_image_f1, mean_image_iou, pooled, wilson_interval
+from cd_pipeline.evaluation.metrics import (
+    Confusion,
+    has_alarm,
+    mean_image_f1,
+    mean_image_iou,
+    pooled,
+    wilson_interval,
+)
 from cd_pipeline.evaluation.postprocess import smooth_mask
 from cd_pipeline.evaluation.predict import predict_probability
 from cd_pipeline.models.runtime import Runtime

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -75,11 +74,15 @@ def resolve_runtime(
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"compute.precision is {precision!r}; use one of: auto, {', '.join(PRECISIONS)}")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.partition(":")[0]):
         usable = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ValueError(f"compute.device is {device!r}, which this machine lacks; use auto or one of: {usable}")
+        raise ValueError(
+            f"compute.device is {device!r}, which this machine lacks; use auto or one of: {usable}"
+        )
     on_gpu = device.startswith("cuda")
     cores = usable_cores()
     return Runtime(

@@ -24,7 +24,9 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = timm.create_model(ENCODER, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3))
+        self.backbone = timm.create_model(
+            ENCODER, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
+        )
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
         del self.backbone.blocks[LAST_BLOCK + 1 :]
 

@@ -6,10 +6,10 @@ import torch
 from torch.utils.data import Dataset
 
 from cd_pipeline.data.datasets import CACHE_BYTES, Key, to_sample
-from cd_pipeline.data.images import Image, read_photo
+from cd_pipeline.data.images import Image
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import Roots, at_input_size
-from cd_pipeline.synthesis.pairs import draw_plan
+from cd_pipeline.synthesis.pairs import draw_plan, read_pair_photo
 from cd_pipeline.synthesis.render import render
 from cd_pipeline.synthesis.settings import SynthesisSettings
 
@@ -48,7 +48,7 @@ class FreshPairs(Dataset[torch.Tensor]):
     def _photo(self, index: int) -> Image:
         photo = self._photos.get(index)
         if photo is None:
-            photo = read_photo(self._roots.resolve(self.pairs[index].photo))
+            photo = read_pair_photo(self.pairs[index], self._roots)
             if photo.nbytes <= self._free_bytes:
                 self._photos[index] = photo
                 self._free_bytes -= photo.nbytes

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from cd_pipeline.data.files import digest, keep_only, seed_of
-from cd_pipeline.data.images import read_photo, write_png
+from cd_pipeline.data.images import Image, read_photo, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots
 from cd_pipeline.data.photos import Photo
@@ -96,6 +96,15 @@ def render_pair(pair: Pair, roots: Roots) -> PairArrays:
     """
     if pair.plan is None:
         raise ValueError(f"pair {pair.pair_id}: no plan in the manifest; materialize pair_manifest again")
+    return render(read_pair_photo(pair, roots), ChangePlan.from_row(pair.plan))
+
+
+def read_pair_photo(pair: Pair, roots: Roots) -> Image:
+    """Read the photo that a pair is made from: HWC uint8 RGB.
+
+    Raises:
+        ValueError: its size is not the one that plans are drawn for.
+    """
     path = roots.resolve(pair.photo)
     photo = read_photo(path)
     if photo.shape[:2] != (pair.height, pair.width):
@@ -103,7 +112,7 @@ def render_pair(pair: Pair, roots: Roots) -> PairArrays:
             f"{path}: {photo.shape[1]}x{photo.shape[0]} px, expected {pair.width}x{pair.height}: "
             "the photo has changed; materialize raw_photos and all after it again"
         )
-    return render(photo, ChangePlan.from_row(pair.plan))
+    return photo
 
 
 def _plan_pair(photo: Photo, settings: SynthesisSettings) -> Pair:

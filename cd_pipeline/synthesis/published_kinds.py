@@ -55,9 +55,7 @@ def blur(after: Image, change: Change) -> None:
 def pixel(after: Image, change: Change) -> None:
     """Pixelate the rectangle: shrink to 0.15 of each side (bilinear), enlarge by nearest."""
     small = (max(1, int(change.width * PIXEL_SHARE)), max(1, int(change.height * PIXEL_SHARE)))
-    patch = cv2.resize(
-        np.ascontiguousarray(after[change.rect.slices]), small, interpolation=cv2.INTER_LINEAR
-    )
+    patch = cv2.resize(np.ascontiguousarray(after[change.rect.slices]), small, interpolation=cv2.INTER_LINEAR)
     after[change.rect.slices] = cv2.resize(
         patch, (change.width, change.height), interpolation=cv2.INTER_NEAREST
     )

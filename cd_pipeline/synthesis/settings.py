@@ -1,5 +1,6 @@
 """Settings of the change synthesis; the defaults are the published rules."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -40,6 +41,8 @@ class SynthesisSettings(BaseModel):
     @classmethod
     def _known_kinds(cls, weights: dict[str, float]) -> dict[str, float]:
         unknown = sorted(set(weights) - set(KINDS))
-        if unknown or not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
-            raise ValueError(f"weights >= 0, one above 0, of the kinds {', '.join(KINDS)}; unknown: {unknown}")
+        if unknown or not weights or min(weights.values()) < 0 or not 0 < sum(weights.values()) < math.inf:
+            raise ValueError(
+                f"weights >= 0, one above 0, of the kinds {', '.join(KINDS)}; unknown: {unknown}"
+            )
         return weights

@@ -1,8 +1,7 @@
 """The checkpoint file: weights with all that says what they are. It loads with `weights_only=True`."""
 
-import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,10 @@ class Checkpoint:
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, shapes and values of a state dict."""
-    parts = ((name, tuple(value.shape), value.contiguous().cpu().numpy().tobytes()) for name, value in weights.items())
+    parts = (
+        (name, tuple(value.shape), value.contiguous().cpu().numpy().tobytes())
+        for name, value in weights.items()
+    )
     return digest(*(part for triple in parts for part in triple))
 
 
@@ -80,10 +82,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     remedy = "delete it and materialize checkpoint again"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler fails in many ways on foreign bytes
         raise CheckpointError(f"{path}: not a readable checkpoint ({str(error)[:120]}); {remedy}") from None
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}; {remedy}")
+    expected = {field.name for field in fields(Checkpoint)}
+    if set(content) != expected:
+        wrong = sorted(set(content) ^ expected)
+        raise CheckpointError(f"{path}: not a checkpoint of this version (fields {wrong}); {remedy}")
     return Checkpoint(**content)
 
 

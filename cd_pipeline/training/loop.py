@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cd_pipeline.evaluation.metrics import Confusion, mean_image_f1
+from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1, mean_image_f1
 from cd_pipeline.evaluation.predict import Batch, iterate_logits, load_batches
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 from cd_pipeline.models.runtime import Runtime
@@ -53,10 +53,15 @@ class TrainingResult:
 
 @dataclass(slots=True)
 class Progress:
-    """The best epoch so far: the last one that beat the best by more than `min_improvement`."""
+    """The best epoch so far: the last one that beat the best by more than `min_improvement`.
+
+    Patience counts only once the best beats `floor_f1`, that of marking everything as changed: until then
+    the network has not started to tell change from no change, and there is nothing to keep.
+    """
 
     min_improvement: float
     patience: int
+    floor_f1: float = 0.0
     history: list[EpochRecord] = field(default_factory=list)
     best: EpochRecord | None = None
     weights: Weights = field(default_factory=dict)
@@ -76,7 +81,9 @@ class Progress:
         last = self.history[-1]
         if not math.isfinite(last.train_loss + last.val_loss):
             return f"loss not finite in epoch {last.epoch}"
-        if self.best is not None and last.epoch - self.best.epoch >= self.patience:
+        best = self.best
+        learns = best is not None and best.val_f1 > self.floor_f1 + self.min_improvement
+        if best is not None and learns and last.epoch - best.epoch >= self.patience:
             return f"no better val F1 in {self.patience} epochs"
         return ""
 
@@ -119,7 +126,9 @@ def train(
         batches = load_batches(
             train_pairs, runtime, settings.batch_size, epoch=epoch, shuffle_seed=settings.seed
         )
-        bar = _bar(batches, train_pairs, settings, f"epoch {epoch + 1}/{settings.epochs} train", show_progress)
+        bar = _bar(
+            batches, train_pairs, settings, f"epoch {epoch + 1}/{settings.epochs} train", show_progress
+        )
         train_loss = train_epoch(model, average, bar, loss, optimizer, scaler, settings.clip_norm, runtime)
         trained = time.perf_counter()
         scores = validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress)
@@ -136,6 +145,7 @@ def train(
             val_seconds=time.perf_counter() - trained,
             images_per_second=_length(train_pairs) / (trained - started),
         )
+        progress.floor_f1 = scores.floor_f1
         progress.add(record, average.module)
         on_epoch(record)
         if progress.stop_reason:
@@ -187,6 +197,11 @@ class Validation:
     threshold: float
     confusion: Confusion
     mean_image_f1: float
+
+    @property
+    def floor_f1(self) -> float:
+        """F1 of marking every pixel as changed."""
+        return everything_changed_f1(self.confusion.tp + self.confusion.fn, self.confusion.pixels)
 
 
 def validate(

@@ -37,7 +37,9 @@ def tversky_loss(
     0.2308
     """
     if probability.shape != truth.shape:
-        raise ValueError(f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape")
+        raise ValueError(
+            f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape"
+        )
     p, t = probability.flatten(1), truth.flatten(1)  # NxP
     positives = t.sum(1)
     true_positive = (p * t).sum(1)

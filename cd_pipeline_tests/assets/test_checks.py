@@ -38,7 +38,9 @@ def evaluate(name: str, recipe: Recipe, root: Path) -> dg.AssetCheckEvaluation:
     """Run one check on a workspace."""
     (check,) = [check for check in build_checks(recipe) if name in str(check.check_key.name)]
     resources = {"workspace": Workspace(root=str(root)), "compute": Compute(device="cpu")}
-    result = dg.materialize([check], resources=resources, selection=dg.AssetSelection.checks(check), raise_on_error=False)  # type: ignore[list-item]
+    result = dg.materialize(
+        [check], resources=resources, selection=dg.AssetSelection.checks(check), raise_on_error=False
+    )  # type: ignore[list-item]
     (evaluation,) = result.get_asset_check_evaluations()
     return evaluation
 
@@ -62,7 +64,8 @@ def test_a_mask_of_other_values_or_size_is_found(
     recipe, root = spoilt
     pair = read_pairs(root / "rooms" / "pair_manifest" / "pairs.parquet", "val")[0]
     write_png(
-        root / "rooms" / "change_masks" / "val" / "mask" / f"{pair.pair_id}.png", np.full(shape, value, np.uint8)
+        root / "rooms" / "change_masks" / "val" / "mask" / f"{pair.pair_id}.png",
+        np.full(shape, value, np.uint8),
     )
     found = evaluate("masks_are_binary", recipe, root)
     assert not found.passed
@@ -84,7 +87,9 @@ def test_a_loss_that_is_not_finite_and_a_useless_network_are_found(spoilt: tuple
     write_history(path, [good])
     assert evaluate("finite", recipe, root).passed
     assert evaluate("beats", recipe, root).passed
-    write_history(path, [{**good, "val_f1": 0.01}, {**good, "epoch": 2, "val_loss": float("nan"), "val_f1": 0.01}])
+    write_history(
+        path, [{**good, "val_f1": 0.01}, {**good, "epoch": 2, "val_loss": float("nan"), "val_f1": 0.01}]
+    )
     assert len(read_history(path)) == 2
     assert not evaluate("finite", recipe, root).passed
     useless = evaluate("beats", recipe, root)

@@ -19,7 +19,13 @@ def tiny_recipe(photos: Path | None, **changes: object) -> Recipe:
         "source": {"folder": str(photos) if photos else None},
         "input": {"size": 64},
         "model": {"pretrained": False},
-        "training": {"epochs": 30, "batch_size": 4, "learning_rate": 1e-2, "ema_decay": 0.8, "sweep": {"high": 0.9}},
+        "training": {
+            "epochs": 30,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "ema_decay": 0.8,
+            "sweep": {"high": 0.9},
+        },
         "threshold": {"high": 0.9},
     }
     return Recipe(name="rooms", **{**settings, **changes})  # type: ignore[arg-type]

@@ -29,7 +29,6 @@ from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, input_pairs
 from cd_pipeline.evaluation.predict import load_batches, predict_probability
 from cd_pipeline.evaluation.protocol import (
     AlarmRate,
-    Predict,
     SetScores,
     alarm_rate,
     score_set,
@@ -56,7 +55,15 @@ PAIRS = 300
 EVALUATION_SEED = 42
 ORACLE_LIMIT = 0.50
 """The measuring protocol: realistic pairs on which plain differencing does better are too easy."""
-STAGES = ("raw_photos", "split", "pair_manifest", "change_masks", "checkpoint", "threshold", "test_predictions")
+STAGES = (
+    "raw_photos",
+    "split",
+    "pair_manifest",
+    "change_masks",
+    "checkpoint",
+    "threshold",
+    "test_predictions",
+)
 
 
 def main() -> None:
@@ -69,7 +76,9 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--real-pairs", type=Path, help="folder with A/, B/ and label/")
     parser.add_argument("--epochs", type=int, default=40)
@@ -93,7 +102,9 @@ def run(options: argparse.Namespace, workspace: Path) -> dict[str, Any]:
         report["seeds"][seed] = score_seed(recipe, workspace, options.real_pairs, seed)
     report["summary"] = print_summary(report["seeds"])
     if options.epoch_rounds:
-        report["epoch"] = compare_epochs(make_recipe(options, options.seeds[0]), workspace, options.epoch_rounds)
+        report["epoch"] = compare_epochs(
+            make_recipe(options, options.seeds[0]), workspace, options.epoch_rounds
+        )
     return report
 
 
@@ -113,7 +124,7 @@ def materialize(recipe: Recipe, workspace: Path, stages: Sequence[str]) -> dict[
     definitions = build_pipeline(recipe)
     result = dg.materialize(
         list(definitions.assets or []),
-        selection=[recipe.asset_key(stage) for stage in stages],
+        selection=[dg.AssetKey(recipe.asset_key(stage)) for stage in stages],
         resources={"workspace": Workspace(root=str(workspace)), "compute": Compute()},
     )
     return {
@@ -141,7 +152,10 @@ def print_counts(recipe: Recipe, workspace: Path) -> dict[str, Any]:
 
 
 def print_seconds(seed: int, seconds: dict[str, float]) -> None:
-    print(f"\nseed {seed}: seconds a stage: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    print(
+        f"\nseed {seed}: seconds a stage: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    )
 
 
 def score_seed(recipe: Recipe, workspace: Path, real: Path | None, seed: int) -> dict[str, Any]:
@@ -161,10 +175,14 @@ def score_seed(recipe: Recipe, workspace: Path, real: Path | None, seed: int) ->
         for name, pairs in evaluation_sets(recipe, workspace, real)
     }
     loaders = photo_loaders(recipe, workspace)
-    unchanged = ((p.before, p.after) for p in no_change_pairs(loaders, PAIRS, seed=EVALUATION_SEED, size=size))
+    unchanged = (
+        (p.before, p.after) for p in no_change_pairs(loaders, PAIRS, seed=EVALUATION_SEED, size=size)
+    )
     rows["no_change"] = print_alarms(label, alarm_rate(predict, unchanged, chosen.threshold))
     if rows["realistic test"]["oracle_f1"] > ORACLE_LIMIT:
-        raise SystemExit(f"realistic test: plain differencing reaches more than {ORACLE_LIMIT}: too easy a set")
+        raise SystemExit(
+            f"realistic test: plain differencing reaches more than {ORACLE_LIMIT}: too easy a set"
+        )
     return rows
 
 
@@ -218,7 +236,13 @@ def print_summary(seeds: dict[int, dict[str, Any]]) -> dict[str, list[float]]:
     print(f"\nmean (range) over {len(seeds)} training seeds")
     summary: dict[str, list[float]] = {}
     first = next(iter(seeds.values()))
-    wanted = [(name, key) for name, row in first.items() if isinstance(row, dict) for key in ("f1", "iou", "mean_image_f1", "rate") if key in row]
+    wanted = [
+        (name, key)
+        for name, row in first.items()
+        if isinstance(row, dict)
+        for key in ("f1", "iou", "mean_image_f1", "rate")
+        if key in row
+    ]
     for name, key in wanted:
         values = [rows[name][key] for rows in seeds.values()]
         summary[f"{name} {key}"] = [statistics.mean(values), min(values), max(values)]

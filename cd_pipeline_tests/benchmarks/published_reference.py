@@ -112,5 +112,3 @@ def published_loss(logits: Tensor, truth: Tensor) -> Tensor:
     tp = (p * truth).sum((1, 2, 3))
     fp, fn = (p * (1 - truth)).sum((1, 2, 3)), ((1 - p) * truth).sum((1, 2, 3))
     return 0.6 * bce + 0.4 * (1 - tp / (tp + 0.7 * fp + 0.3 * fn + 1e-3)).mean()
-
-

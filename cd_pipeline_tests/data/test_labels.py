@@ -50,8 +50,8 @@ def test_a_class_written_as_a_float_is_accepted() -> None:
         ("0,0.5,0.5,0.2,0.2", "1 columns"),
         ("0 0,5 0,5 0,2 0,2", "not numbers"),
         ("\x00\x01 \x02 \x03 \x04 \x05", "not numbers"),
-        ("1e300 0.5 0.5 0.2 0.2", "not a class number"),
-        ("-9223372036854775809 0.5 0.5 0.2 0.2", "not a class number"),
+        ("1e300 0.5 0.5 0.2 0.2", "class=.* is not a class number"),
+        ("-9223372036854775809 0.5 0.5 0.2 0.2", "class=.* is not a class number"),
     ],
 )
 def test_a_bad_line_is_dropped_with_its_number_and_reason(line: str, reason: str) -> None:
@@ -77,7 +77,7 @@ words = st.one_of(
     st.floats(0, 1).map(str),
     st.integers().map(str),
     st.text(max_size=4),
-    st.sampled_from(["nan", "-inf", "1e999", "١", "0x1", "1_0", "\x00", "\ufeff"]),
+    st.sampled_from(["nan", "-inf", "1e999", "0x1", "1_0", "\x00", "\ufeff"]),
 )
 lines = st.lists(words, max_size=7).map(" ".join)
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cd_pipeline.export import mil_executor
+from cd_pipeline.export import mil_ops
 from cd_pipeline.export.coreml import import_coremltools
-from cd_pipeline.export.mil_executor import OPS, PackageExecutor, PackagePort, UnknownOpError
+from cd_pipeline.export.mil_executor import PackageExecutor, PackagePort
+from cd_pipeline.export.mil_ops import OPS, UnknownOpError
 
 ct = import_coremltools()
 
@@ -426,7 +427,7 @@ def test_an_unknown_op_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_parameter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = convert_module(nn.Softmax(dim=1), [sample(1, 4)], tmp_path / "softmax.mlpackage", "float32")
-    monkeypatch.setitem(mil_executor.OPS, "softmax", lambda x: x)
+    monkeypatch.setitem(mil_ops.OPS, "softmax", lambda x: x)
     with pytest.raises(UnknownOpError, match=r"op 'softmax' named '.*': got an unexpected .* 'axis'"):
         PackageExecutor(path)
 
@@ -435,7 +436,7 @@ def test_a_result_of_another_shape_than_declared_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = convert_module(nn.ReLU(), [sample(1, 4)], tmp_path / "relu.mlpackage", "float32")
-    monkeypatch.setitem(mil_executor.OPS, "relu", lambda x: x[:, :2])
+    monkeypatch.setitem(mil_ops.OPS, "relu", lambda x: x[:, :2])
     with pytest.raises(ValueError, match=r"computed shape \(1, 2\), the program declares \(1, 4\)"):
         PackageExecutor(path).run({"x0": np.zeros((1, 4), np.float32)})
 

@@ -17,6 +17,8 @@ from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.training.checkpoint import weights_digest
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 LOGGER = logging.getLogger("test_build")
 FROM_SCRATCH = ModelSettings(pretrained=False)
 
@@ -82,7 +84,9 @@ def test_without_the_hub_training_starts_from_scratch_after_one_warning(
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_the_hub_is_not_asked_where_pretrained_weights_are_not_wanted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_hub_is_not_asked_where_pretrained_weights_are_not_wanted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     _, is_pretrained = start_model(FROM_SCRATCH, seed=5, logger=LOGGER)
     assert not is_pretrained
     assert caplog.records == []

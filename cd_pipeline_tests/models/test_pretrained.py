@@ -33,7 +33,9 @@ def address(server: socket.socket) -> str:
     return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_cached_file_is_found_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cached_file_is_found_without_asking_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked = []
 
     def cache(repository: str, file: str) -> str:
@@ -70,7 +72,9 @@ def test_a_hub_that_never_answers_is_given_up_within_the_time_limit(
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("answer", [b"", b"?\r\n\r\n", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"?\r\n\r\n", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"]
+)
 def test_a_proxy_that_answers_with_something_else_counts_as_unreachable(
     monkeypatch: pytest.MonkeyPatch, port: socket.socket, answer: bytes
 ) -> None:

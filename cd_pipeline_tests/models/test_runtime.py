@@ -1,5 +1,4 @@
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -7,13 +6,7 @@ from torch import nn
 
 from cd_pipeline.models.runtime import Runtime, resolve_runtime, usable_cores
 
-
-@pytest.fixture(autouse=True)
-def torch_state() -> Iterator[None]:
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture
@@ -77,7 +70,8 @@ def test_networks_and_batches_share_one_memory_format(channels_last: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+    ("precision", "dtype"),
+    [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],
 )
 def test_networks_run_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
     runtime = Runtime(precision=precision)

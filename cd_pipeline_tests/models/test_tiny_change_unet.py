@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 class PublishedEncoder(nn.Module):
     def __init__(self) -> None:
@@ -63,7 +65,10 @@ def parameters(module: nn.Module) -> int:
 
 
 def is_dead(key: str) -> bool:
-    return key.split(".")[:4] in (["encoder", "backbone", "blocks", "4"], ["encoder", "backbone", "blocks", "5"])
+    return key.split(".")[:4] in (
+        ["encoder", "backbone", "blocks", "4"],
+        ["encoder", "backbone", "blocks", "5"],
+    )
 
 
 def pair(height: int, width: int, count: int = 2) -> tuple[Tensor, Tensor]:
@@ -85,7 +90,9 @@ def test_the_network_has_252361_parameters() -> None:
     assert parameters(TinyChangeUNet()) == 252_361
 
 
-def test_the_published_network_has_988849_parameters_of_which_736488_are_dead(published: PublishedNet) -> None:
+def test_the_published_network_has_988849_parameters_of_which_736488_are_dead(
+    published: PublishedNet,
+) -> None:
     dead = sum(p.numel() for name, p in published.named_parameters() if is_dead(name))
     assert (parameters(published), dead) == (988_849, 736_488)
 

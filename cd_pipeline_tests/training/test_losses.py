@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight, tversky_loss
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 Array = npt.NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)
@@ -131,7 +132,9 @@ def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None
 
 
 def test_not_a_number_is_not_hidden() -> None:
-    assert math.isnan(float(ChangeLoss(pos_weight=1.0)(torch.full((1, 1, 2, 2), math.nan), torch.ones(1, 1, 2, 2))))
+    assert math.isnan(
+        float(ChangeLoss(pos_weight=1.0)(torch.full((1, 1, 2, 2), math.nan), torch.ones(1, 1, 2, 2)))
+    )
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -154,13 +157,21 @@ def test_unequal_shapes_are_refused_with_both_in_the_message(shape: tuple[int, .
 
 @pytest.mark.parametrize(
     ("positive", "total", "expected"),
-    [(100, 1000, 3.0), (500, 1000, 1.0), (1, 2, 1.0), (200, 1000, 2.0), (1, 101, 10.0), (1, 5000, 10.0), (0, 50, 10.0)],
+    [
+        (100, 1000, 3.0),
+        (500, 1000, 1.0),
+        (1, 2, 1.0),
+        (200, 1000, 2.0),
+        (1, 101, 10.0),
+        (1, 5000, 10.0),
+        (0, 50, 10.0),
+    ],
 )
-def test_the_positive_weight_is_the_root_of_the_ratio_up_to_ten(positive: int, total: int, expected: float) -> None:
+def test_the_positive_weight_is_the_root_of_the_ratio_up_to_ten(
+    positive: int, total: int, expected: float
+) -> None:
     assert balanced_pos_weight(positive, total, 10.0) == pytest.approx(expected)
 
 
 def test_the_positive_weight_moves_with_the_loss() -> None:
     assert "pos_weight" in ChangeLoss(pos_weight=2.0).state_dict()
-
-

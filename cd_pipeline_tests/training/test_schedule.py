@@ -42,7 +42,7 @@ def test_rates_rise_during_the_warm_up_then_fall_and_stay_within_limits(
     rates = [warmup_cosine(e, epochs=epochs, warmup=warmup, peak=peak, low=low) for e in range(epochs)]
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert all(0 < rate <= peak * (1 + 1e-12) for rate in rates)
+    assert all(0 <= rate <= peak * (1 + 1e-12) for rate in rates)
     if epochs > warmup + 1:
         assert rates[-1] == pytest.approx(low, abs=1e-12)
 

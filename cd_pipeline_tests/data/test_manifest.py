@@ -1,0 +1,197 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cd_pipeline.data.labels import Box
+from cd_pipeline.data.manifest import (
+    PAIRS,
+    PHOTOS,
+    ManifestError,
+    Pair,
+    read_pairs,
+    read_photos,
+    read_rows,
+    write_pairs,
+    write_photos,
+    write_rows,
+)
+from cd_pipeline.data.photos import Photo
+from cd_pipeline.synthesis.plan import Change, ChangePlan
+
+texts = st.text(max_size=8)
+sizes = st.integers(0, 2**31 - 1)
+seeds = st.integers(0, 2**63 - 1)
+boxes = st.lists(st.builds(Box, st.integers(0, 99), *[st.floats(0, 1)] * 4), max_size=3).map(tuple)
+photos = st.builds(
+    Photo,
+    path=texts,
+    tree=texts,
+    class_name=texts,
+    label_path=texts,
+    sha256=texts,
+    label_sha256=texts,
+    pixels_sha256=texts,
+    width=sizes,
+    height=sizes,
+    boxes=boxes,
+    dropped_labels=st.lists(texts, max_size=2).map(tuple),
+    reason=st.none() | texts,
+    split=texts,
+)
+polygons = st.lists(st.lists(sizes, max_size=6).map(tuple), max_size=3).map(tuple)
+changes = st.builds(
+    Change,
+    kind=texts,
+    x=sizes,
+    y=sizes,
+    width=sizes,
+    height=sizes,
+    to_x=st.none() | sizes,
+    to_y=st.none() | sizes,
+    noise_seed=st.none() | seeds,
+    erased=polygons,
+)
+plans = st.builds(
+    ChangePlan,
+    changes=st.lists(changes, max_size=3).map(tuple),
+    truthful=st.booleans(),
+    jpeg_quality=st.none() | st.integers(1, 100),
+)
+PAIR = Pair(
+    pair_id="A__방 1__01234567",
+    split="train",
+    class_name="A",
+    before="source:images/A/방 1.jpg",
+    after="workspace:change_masks/train/after/A__방 1__01234567.png",
+    mask="workspace:change_masks/train/mask/A__방 1__01234567.png",
+    photo="source:images/A/방 1.jpg",
+    photo_sha256="01234567",
+    width=640,
+    height=480,
+    boxes=(Box(1, 0.5, 0.5, 0.25, 0.125),),
+    seed=2**63 - 1,
+    changed=True,
+    plan={
+        "changes": [
+            {
+                "kind": "move",
+                "x": 1,
+                "y": 2,
+                "width": 30,
+                "height": 40,
+                "to_x": 5,
+                "to_y": 0,
+                "noise_seed": 2**63 - 1,
+                "erased": [[1, 2, 31, 2, 31, 42], []],
+            }
+        ],
+        "truthful": True,
+        "jpeg_quality": None,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("manifest")
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(photos, max_size=4))
+def test_photos_read_back_as_written(folder: Path, rows: list[Photo]) -> None:
+    write_photos(folder / "photos.parquet", rows)
+    assert read_photos(folder / "photos.parquet") == rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=st.lists(plans, max_size=3))
+def test_pairs_read_back_as_written_with_their_plans(folder: Path, drawn: list[ChangePlan]) -> None:
+    pairs = [replace(PAIR, pair_id=str(number), plan=plan.to_row()) for number, plan in enumerate(drawn)]
+    write_pairs(folder / "pairs.parquet", pairs)
+    again = read_pairs(folder / "pairs.parquet")
+    assert [replace(pair, plan=None) for pair in again] == [replace(pair, plan=None) for pair in pairs]
+    assert [ChangePlan.from_row(pair.plan or {}) for pair in again] == drawn
+
+
+def test_a_pair_that_is_drawn_each_epoch_reads_back(tmp_path: Path) -> None:
+    pair = replace(PAIR, after=None, mask=None, changed=None, plan=None, boxes=())
+    write_pairs(tmp_path / "pairs.parquet", [pair])
+    assert read_pairs(tmp_path / "pairs.parquet") == [pair]
+
+
+def test_the_plan_is_nested_columns_that_other_tools_can_query(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.parquet", [PAIR])
+    table = pq.read_table(tmp_path / "pairs.parquet")
+    assert pa.types.is_struct(table.schema.field("plan").type)
+    change = table.column("plan")[0].as_py()["changes"][0]
+    assert (change["kind"], change["x"], change["noise_seed"]) == ("move", 1, 2**63 - 1)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pairs(tmp_path / name / "pairs.parquet", [replace(PAIR, pair_id=str(i)) for i in range(50)])
+    first, second = ((tmp_path / name / "pairs.parquet").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+def test_the_pairs_of_one_split_keep_their_order(tmp_path: Path) -> None:
+    pairs = [
+        replace(PAIR, pair_id=name, split=split)
+        for name, split in zip("dcba", ["val", "test"] * 2, strict=True)
+    ]
+    write_pairs(tmp_path / "pairs.parquet", pairs)
+    assert [pair.pair_id for pair in read_pairs(tmp_path / "pairs.parquet", "val")] == ["d", "b"]
+    assert [pair.pair_id for pair in read_pairs(tmp_path / "pairs.parquet", "test")] == ["c", "a"]
+    assert read_pairs(tmp_path / "pairs.parquet", "train") == []
+
+
+def test_a_folder_name_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "run=3" / "pairs.parquet"
+    write_pairs(path, [PAIR])
+    assert read_pairs(path) == [PAIR]
+
+
+def test_a_row_that_does_not_fit_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_pairs(path, [PAIR])
+    with pytest.raises((pa.ArrowInvalid, OverflowError)):
+        write_rows(path, [{"seed": 2**64}], PAIRS)
+    assert read_pairs(path) == [PAIR]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"hello" * 100])
+def test_an_unreadable_file_is_an_error_with_file_and_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pair_manifest" / "pairs.parquet"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=r"pairs\.parquet: not a readable.*materialize pair_manifest"):
+        read_rows(path, PAIRS)
+
+
+def test_a_file_cut_short_is_an_error_with_file_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "split" / "split.parquet"
+    write_photos(path, [])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ManifestError, match=r"split\.parquet.*materialize split again"):
+        read_rows(path, PHOTOS)
+
+
+def test_other_columns_are_an_error_that_names_the_missing_ones(tmp_path: Path) -> None:
+    path = tmp_path / "split" / "split.parquet"
+    write_rows(path, [], PHOTOS.remove(PHOTOS.get_field_index("reason")))
+    with pytest.raises(ManifestError, match=r"missing: \['reason'\]\); materialize split again"):
+        read_photos(path)
+
+
+def test_columns_of_another_type_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "split" / "split.parquet"
+    changed = PHOTOS.set(PHOTOS.get_field_index("width"), pa.field("width", pa.float64()))
+    write_rows(path, [], changed)
+    with pytest.raises(ManifestError, match="columns of another version"):
+        read_photos(path)

@@ -1,0 +1,126 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cd_pipeline.evaluation.predict import (
+    Batch,
+    iterate_logits,
+    iterate_probabilities,
+    load_batches,
+    predict_probability,
+    to_batch,
+)
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline_tests.tiny_pairs import TinyPairs
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+RUNTIME = Runtime()
+
+
+@pytest.fixture(scope="module")
+def model() -> TinyChangeUNet:
+    """A network whose batch statistics would change if it were run in training mode."""
+    torch.manual_seed(0)
+    return TinyChangeUNet().train()
+
+
+def order(batches: Iterator[Batch], pairs: TinyPairs) -> list[int]:
+    """Return which pair each item of the batches is."""
+    known = {np.asarray(a.after).tobytes(): i for i, a in enumerate(pairs.arrays)}
+    images = [
+        (after * 255).round().byte().permute(1, 2, 0).contiguous()
+        for batch in batches
+        for after in batch.after
+    ]
+    return [known[image.numpy().tobytes()] for image in images]
+
+
+def plain_probability(model: TinyChangeUNet, pairs: TinyPairs, index: int) -> Tensor:
+    """Run one pair through a plain forward pass in evaluation mode."""
+    before, after, _ = (torch.from_numpy(a.copy()) for a in pairs.arrays[index])
+    model.eval()
+    with torch.no_grad():
+        logits = model(before.permute(2, 0, 1)[None] / 255, after.permute(2, 0, 1)[None] / 255)
+    return torch.sigmoid(logits)[0, 0]
+
+
+def test_a_sample_is_split_into_two_photos_in_unit_range_and_a_truth() -> None:
+    samples = torch.zeros(1, 7, 2, 2, dtype=torch.uint8)
+    samples[0, :, 0, 0] = torch.tensor([255, 51, 0, 102, 204, 255, 255])
+    samples[0, 6, 1, 1] = 1  # any value above 0 is change
+    batch = to_batch(samples, RUNTIME)
+    torch.testing.assert_close(batch.before[0, :, 0, 0], torch.tensor([1.0, 0.2, 0.0]))
+    torch.testing.assert_close(batch.after[0, :, 0, 0], torch.tensor([0.4, 0.8, 1.0]))
+    assert batch.truth.tolist() == [[[[1.0, 0.0], [0.0, 1.0]]]]
+    assert {part.dtype for part in batch} == {torch.float32}
+
+
+def test_batches_follow_the_order_of_the_set_and_the_last_may_be_short() -> None:
+    pairs = TinyPairs(7, 32)
+    batches = list(load_batches(pairs, RUNTIME, 3))
+    assert [len(batch.before) for batch in batches] == [3, 3, 1]
+    assert order(iter(batches), pairs) == list(range(7))
+
+
+def test_the_shuffled_order_depends_on_seed_and_epoch_alone() -> None:
+    pairs = TinyPairs(12, 16)
+    orders = {}
+    for seed in (1, 2):
+        for epoch in (0, 1):
+            torch.manual_seed(seed + 7 * epoch)
+            first = order(load_batches(pairs, RUNTIME, 4, epoch=epoch, shuffle_seed=seed), pairs)
+            torch.rand(9)
+            assert order(load_batches(pairs, RUNTIME, 5, epoch=epoch, shuffle_seed=seed), pairs) == first
+            assert sorted(first) == list(range(12))
+            orders[seed, epoch] = tuple(first)
+    assert len(set(orders.values())) == 4
+
+
+def test_a_loader_process_gives_the_same_batches() -> None:
+    pairs = TinyPairs(5, 16)
+    here = list(load_batches(pairs, RUNTIME, 2, epoch=3, shuffle_seed=1))
+    there = list(load_batches(pairs, Runtime(workers=1), 2, epoch=3, shuffle_seed=1))
+    assert len(here) == len(there) == 3
+    for ours, theirs in zip(here, there, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_probabilities_are_those_of_each_pair_run_alone(model: TinyChangeUNet, channels_last: bool) -> None:
+    pairs = TinyPairs(5)
+    runtime = Runtime(channels_last=channels_last)
+    predictions = list(iterate_probabilities(model.train(), pairs, runtime, batch_size=2))
+    assert len(predictions) == 5
+    for index, (probability, truth) in enumerate(predictions):
+        assert (probability.dtype, truth.dtype) == (np.float32, np.bool_)
+        np.testing.assert_allclose(probability, plain_probability(model, pairs, index), atol=1e-5)
+        np.testing.assert_array_equal(truth, pairs.arrays[index].mask > 0)
+
+
+def test_predicting_one_pair_agrees_with_a_plain_forward_pass(model: TinyChangeUNet) -> None:
+    pairs = TinyPairs(1)
+    before, after, _ = pairs.arrays[0]
+    probability = predict_probability(model.train(), before, after, RUNTIME)
+    assert (probability.shape, probability.dtype) == ((64, 64), np.float32)
+    np.testing.assert_allclose(probability, plain_probability(model, pairs, 0), atol=1e-5)
+    assert not np.allclose(probability, predict_probability(model, after, before, RUNTIME), atol=1e-4)
+
+
+def test_predicting_leaves_the_network_as_it_was(model: TinyChangeUNet) -> None:
+    earlier = {name: value.clone() for name, value in model.state_dict().items()}
+    list(iterate_probabilities(model.train(), TinyPairs(3), RUNTIME))
+    assert all(torch.equal(value, earlier[name]) for name, value in model.state_dict().items())
+
+
+def test_logits_come_in_float32_whatever_the_precision(model: TinyChangeUNet) -> None:
+    pairs = TinyPairs(2)
+    full = torch.cat([logits for logits, _ in iterate_logits(model, pairs, RUNTIME, 2)])
+    half = torch.cat([logits for logits, _ in iterate_logits(model, pairs, Runtime(precision="bfloat16"), 2)])
+    assert full.shape == (2, 1, 64, 64)
+    assert full.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)

@@ -1,0 +1,251 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as Pillow
+from scipy.ndimage import uniform_filter
+from sklearn.metrics import confusion_matrix
+
+from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.evaluation.metrics import Confusion
+from cd_pipeline.evaluation.predictions import (
+    PairScore,
+    binarise,
+    differencing_oracle,
+    predict_pair,
+    summarise,
+    write_predictions,
+    write_scores,
+)
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged, write_pair, write_pairs_to
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+RUNTIME = Runtime()
+SIZE = 64
+FACTORS = (2, 3)
+"""The photos are 128 px high and 192 px wide: each pixel of the input is a block of 2 x 3."""
+
+
+def large(pair: PairArrays) -> PairArrays:
+    return PairArrays(*(enlarged(image, *FACTORS) for image in pair))
+
+
+def predict(
+    tmp_path: Path, pairs: list[PairArrays], threshold: float = 0.3, smooth: bool = False
+) -> list[PairScore]:
+    """Predict pairs named p0, p1, …; the PNGs lie in `tmp_path / "out"`."""
+    rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
+    return write_predictions(
+        BrightnessChange(),
+        rows,
+        roots,
+        tmp_path / "out",
+        size=SIZE,
+        threshold=threshold,
+        runtime=RUNTIME,
+        smooth=smooth,
+    )
+
+
+def small_probability(pair: PairArrays) -> np.ndarray:
+    """Return what `BrightnessChange` answers, in float64."""
+    before, after = pair.before.astype(np.float64) / 255, pair.after.astype(np.float64) / 255
+    answer: np.ndarray = 1 / (1 + np.exp(-40 * (np.abs(before - after).mean(-1) - 0.1)))
+    return answer
+
+
+def large_probability(pair: PairArrays) -> np.ndarray:
+    small = torch.from_numpy(small_probability(pair))[None, None]
+    size = (SIZE * FACTORS[0], SIZE * FACTORS[1])
+    return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Pillow.open(path))
+
+
+def counts(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
+    flat = (truth > 0).ravel(), (prediction > 0).ravel()
+    tn, fp, fn, tp = (int(n) for n in confusion_matrix(*flat, labels=[False, True]).ravel())
+    return Confusion(tp, fp, fn, tn)
+
+
+def test_a_pixel_is_changed_where_its_probability_is_above_the_threshold() -> None:
+    probability = np.array([[0.0, 0.3, 0.30001], [0.5, 0.29999, 1.0]], np.float32)
+    assert binarise(probability, 0.3).tolist() == [[0, 0, 255], [255, 0, 255]]
+    assert binarise(probability, 0.3).dtype == np.uint8
+
+
+def test_smoothing_is_the_majority_of_nine() -> None:
+    probability = np.random.default_rng(0).random((20, 30)).astype(np.float32)
+    average = uniform_filter((probability > 0.4).astype(np.float64), 3, mode="constant")
+    expected = np.where(average > 0.5, 255, 0)
+    np.testing.assert_array_equal(binarise(probability, 0.4, smooth=True), expected)
+
+
+def test_each_pair_gets_a_png_of_its_name_at_the_size_of_its_photo(tmp_path: Path) -> None:
+    pairs = [large(draw_pair(0, SIZE)), draw_pair(1, SIZE), draw_pair(2, 96)]
+    scores = predict(tmp_path, pairs)
+    assert [score.pair_id for score in scores] == ["p0", "p1", "p2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p0.png", "p1.png", "p2.png"]
+    for index, pair in enumerate(pairs):
+        mask = read(tmp_path / "out" / f"p{index}.png")
+        assert mask.shape == pair.mask.shape
+        assert set(np.unique(mask)) == {0, 255}
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_masks_and_counts_are_those_of_a_plain_computation(tmp_path: Path, smooth: bool) -> None:
+    pairs = [draw_pair(seed, SIZE) for seed in range(4)]
+    scores = predict(tmp_path, [large(pair) for pair in pairs], smooth=smooth)
+    for index, (pair, score) in enumerate(zip(pairs, scores, strict=True)):
+        small, own = small_probability(pair) > 0.3, large_probability(pair) > 0.3
+        if smooth:
+            small, own = (
+                uniform_filter(m.astype(np.float64), 3, mode="constant") > 0.5 for m in (small, own)
+            )
+        written = read(tmp_path / "out" / f"p{index}.png") > 0
+        assert (written != own).mean() < 1e-4  # a pixel may lie on the threshold itself
+        assert score.own_size == counts(written, large(pair).mask)
+        assert score.confusion == counts(small, pair.mask)
+
+
+def test_predicting_one_pair_gives_both_sizes() -> None:
+    pair = large(draw_pair(3, SIZE))
+    prediction, own = predict_pair(BrightnessChange(), pair, SIZE, 0.3, RUNTIME)
+    assert (prediction.shape, own.shape) == ((SIZE, SIZE), pair.mask.shape)
+
+
+def test_a_higher_threshold_marks_fewer_pixels(tmp_path: Path) -> None:
+    pair = [large(draw_pair(0, SIZE))]
+    low, high = (predict(tmp_path, pair, threshold)[0].own_size for threshold in (0.02, 0.98))
+    assert high.tp + high.fp < low.tp + low.fp
+
+
+def test_leftovers_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
+    predict(tmp_path, [draw_pair(0), draw_pair(1)])
+    predict(tmp_path, [draw_pair(0)])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0.png"]
+
+
+def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
+    row = write_pair(tmp_path, "방 하나__a.b__0badcafe", draw_pair(0))
+    roots = write_pairs_to(tmp_path, [])[1]
+    out = tmp_path / "out"
+    write_predictions(BrightnessChange(), [row], roots, out, size=SIZE, threshold=0.3, runtime=RUNTIME)
+    assert [path.name for path in out.iterdir()] == ["방 하나__a.b__0badcafe.png"]
+
+
+def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_path: Path) -> None:
+    seen: list[tuple[PairArrays, np.ndarray]] = []
+    pair = draw_pair(0, SIZE)
+    rows, roots = write_pairs_to(tmp_path, [large(pair)])
+    write_predictions(
+        BrightnessChange(),
+        rows,
+        roots,
+        tmp_path / "out",
+        size=SIZE,
+        threshold=0.3,
+        runtime=RUNTIME,
+        on_pair=lambda arrays, mask: seen.append((arrays, mask)),
+    )
+    ((arrays, mask),) = seen
+    np.testing.assert_array_equal(arrays.after, pair.after)
+    np.testing.assert_array_equal(arrays.mask, pair.mask)
+    np.testing.assert_array_equal(mask > 0, small_probability(pair) > 0.3)
+
+
+@pytest.mark.parametrize(("width", "alarm"), [(20, False), (21, True)])  # 0.5 % of 4,096 pixels are 20.48
+def test_one_region_of_half_a_percent_is_an_alarm(tmp_path: Path, width: int, alarm: bool) -> None:
+    before = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    after = before.copy()
+    after[5, 3 : 3 + width] = 200
+    after[40, 2:20] = 200  # 18 pixels of their own do not count with the others
+    (score,) = predict(tmp_path, [PairArrays(before, after, np.zeros((SIZE, SIZE), np.uint8))])
+    assert score.confusion == Confusion(fp=width + 18, tn=SIZE * SIZE - width - 18)
+    assert (score.alarm, score.changed) == (alarm, False)
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    rows, roots = write_pairs_to(tmp_path, [draw_pair(0)])
+    (tmp_path / "after" / "p0.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"p0\.png"):
+        write_predictions(
+            BrightnessChange(), rows, roots, tmp_path / "out", size=SIZE, threshold=0.3, runtime=RUNTIME
+        )
+
+
+def score(
+    name: str, confusion: Confusion, own_size: Confusion | None = None, alarm: bool = False
+) -> PairScore:
+    changed = confusion.tp + confusion.fn > 0
+    return PairScore(name, "SMALL_THEATER", changed, alarm, confusion, own_size or confusion)
+
+
+SCORES = [
+    score("a", Confusion(tp=6, fp=2, fn=4, tn=88), Confusion(tp=60, fp=20, fn=40, tn=880)),
+    score("b", Confusion(tp=0, fp=0, fn=10, tn=90), Confusion(tp=10, fp=0, fn=90, tn=900)),
+    score("c", Confusion(tp=0, fp=0, fn=0, tn=100), Confusion(tp=0, fp=0, fn=0, tn=1000)),
+    score("d", Confusion(tp=0, fp=8, fn=0, tn=92), Confusion(tp=0, fp=80, fn=0, tn=920), alarm=True),
+]
+
+
+def test_the_figures_of_four_pairs_worked_out_by_hand() -> None:
+    # pooled TP 6, FP 10, FN 14; own size TP 70, FP 100, FN 130
+    # images' F1 12/18, 0, 1, 0 and IoU 6/12, 0, 1, 0
+    figures = summarise(SCORES)
+    assert figures["pairs"] == 4
+    assert figures["precision"] == pytest.approx(6 / 16)
+    assert figures["recall"] == pytest.approx(6 / 20)
+    assert figures["f1"] == pytest.approx(12 / 36)
+    assert figures["iou"] == pytest.approx(6 / 30)
+    assert figures["own_size_f1"] == pytest.approx(140 / 370)
+    assert figures["mean_image_f1"] == pytest.approx((12 / 18 + 1) / 4)
+    assert figures["mean_image_iou"] == pytest.approx((6 / 12 + 1) / 4)
+    assert (figures["no_change_pairs"], figures["no_change_alarm_rate"]) == (2, 0.5)
+    # Wilson, 1 of 2: (0.5 + z²/4 ± z·sqrt(0.125 + z²/16)) / (1 + z²/2)
+    z = 1.96
+    half = z * math.sqrt(0.125 + z * z / 16)
+    assert figures["no_change_alarm_rate_low"] == pytest.approx((0.5 + z * z / 4 - half) / (1 + z * z / 2))
+    assert figures["no_change_alarm_rate_high"] == pytest.approx((0.5 + z * z / 4 + half) / (1 + z * z / 2))
+
+
+def test_an_alarm_on_a_changed_pair_is_no_false_alarm() -> None:
+    figures = summarise([score("a", Confusion(tp=50, tn=50), alarm=True), score("b", Confusion(tn=100))])
+    assert (figures["no_change_pairs"], figures["no_change_alarm_rate"]) == (1, 0)
+
+
+def test_without_no_change_pairs_nothing_is_known_about_their_alarms() -> None:
+    figures = summarise([SCORES[0]])
+    assert (figures["no_change_alarm_rate_low"], figures["no_change_alarm_rate_high"]) == (0, 1)
+
+
+def test_no_pair_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        summarise([])
+
+
+def test_the_scores_file_has_one_row_a_pair_that_names_its_png(tmp_path: Path) -> None:
+    write_scores(tmp_path / "predictions.parquet", SCORES)
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert [row["file"] for row in rows] == ["a.png", "b.png", "c.png", "d.png"]
+    assert rows[0]["f1"] == pytest.approx(12 / 18)
+    assert [rows[0][key] for key in ("tp", "fp", "fn", "tn", "own_size_tp")] == [6, 2, 4, 88, 60]
+    assert [row["alarm"] for row in rows] == [False, False, False, True]
+    assert [row["changed"] for row in rows] == [True, True, False, False]
+
+
+def test_plain_differencing_solves_a_plain_change() -> None:
+    before = np.full((16, 16, 3), 50, np.uint8)
+    after, mask = before.copy(), np.zeros((16, 16), np.uint8)
+    after[4:9, 4:9], mask[4:9, 4:9] = 90, 255
+    best = differencing_oracle([PairArrays(before, after, mask)])
+    assert best.f1 == 1
+    assert 0 <= best.threshold < 40

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+
+from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, sweep_predictions, write_columns
+
+CHOSEN = ChosenThreshold(0.36, 0.51, 0.34, 0.6, 0.45, "abc")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_chosen_threshold_has_the_best_pooled_f1_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truths = [rng.random((6, 7)) < 0.3 for _ in range(3)]
+    maps = [np.clip(0.2 * t + rng.random(t.shape) * 0.35, 0, 1).astype(np.float32) for t in truths]
+    truths[0][0, 0] = True
+    chosen = choose(sweep_predictions(zip(maps, truths, strict=True), low=0.02, high=0.4, steps=40), "abc")
+    truth, probability = np.concatenate(truths).ravel(), np.concatenate(maps).ravel()
+    thresholds = np.linspace(0.02, 0.4, 40)
+    f1 = [f1_score(truth, probability > np.float32(t)) for t in thresholds]
+    assert chosen.f1 == pytest.approx(max(f1))
+    index = int(np.argmin(np.abs(thresholds - chosen.threshold)))
+    assert chosen.threshold == pytest.approx(thresholds[index])
+    assert f1[index] == pytest.approx(max(f1))
+    predicted = probability > np.float32(chosen.threshold)
+    assert chosen.iou == pytest.approx(jaccard_score(truth, predicted))
+    assert chosen.precision == pytest.approx(precision_score(truth, predicted, zero_division=0))
+    assert chosen.recall == pytest.approx(recall_score(truth, predicted))
+    assert chosen.checkpoint_version == "abc"
+
+
+def test_pixels_are_pooled_so_a_large_image_weighs_more() -> None:
+    # alone, the small image is best at 0.5 and the large one at 0.1
+    small = (np.array([[0.4, 0.6]], np.float32), np.array([[False, True]]))
+    large = (np.array([[0.2, 0.2, 0.2, 0.2, 0.05]], np.float32), np.array([[True, True, True, True, False]]))
+    chosen = choose(sweep_predictions([small, large], low=0.1, high=0.5, steps=2), "")
+    assert chosen.threshold == pytest.approx(0.1)
+    assert chosen.f1 == pytest.approx(10 / 11)
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    CHOSEN.save(tmp_path / "threshold" / "threshold.json")
+    assert ChosenThreshold.load(tmp_path / "threshold" / "threshold.json") == CHOSEN
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"0.3", b"{}", b'{"threshold": 0.3}', b'{"best": 1}', b"\xff\xfe"]
+)
+def test_a_file_that_is_no_threshold_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "threshold.json"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"threshold\.json: not a threshold file .*materialize threshold again"
+    ):
+        ChosenThreshold.load(path)
+
+
+def test_the_whole_sweep_is_kept_as_columns(tmp_path: Path) -> None:
+    probability, truth = np.array([[0.1, 0.3, 0.35]], np.float32), np.array([[False, True, False]])
+    sweep = sweep_predictions([(probability, truth)], low=0.05, high=0.32, steps=3)
+    write_columns(tmp_path / "sweep.parquet", sweep.table())
+    columns = pq.read_table(tmp_path / "sweep.parquet").to_pydict()
+    assert columns["threshold"] == pytest.approx([0.05, 0.185, 0.32])
+    assert (columns["tp"], columns["fp"], columns["fn"]) == ([1, 1, 0], [2, 1, 1], [0, 0, 1])
+    assert columns["f1"] == pytest.approx([1 / 2, 2 / 3, 0])

@@ -1,0 +1,269 @@
+import hashlib
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cd_pipeline.data.images import read_mask, read_photo, write_png
+from cd_pipeline.data.manifest import Pair, read_pairs, write_pairs
+from cd_pipeline.data.pairs import Roots, load_pair
+from cd_pipeline.data.photos import Photo, scan_photos
+from cd_pipeline.data.settings import SplitSettings
+from cd_pipeline.data.split import assign_splits
+from cd_pipeline.synthesis.pairs import draw_plan, pair_id, plan_pairs, render_pair, render_pairs
+from cd_pipeline.synthesis.plan import ChangePlan
+from cd_pipeline.synthesis.render import untruthful_pixels
+from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline_tests.drawn import draw_photo_tree
+
+PUBLISHED = SynthesisSettings()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    counts = {"trainval": {"A": 8, "연습실 1": 5}, "test": {"A": 3}}
+    return draw_photo_tree(tmp_path_factory.mktemp("photos"), counts)
+
+
+@pytest.fixture(scope="module")
+def photos(source: Path) -> list[Photo]:
+    return assign_splits(scan_photos(source).photos, SplitSettings())
+
+
+@pytest.fixture
+def roots(source: Path, tmp_path: Path) -> Roots:
+    return Roots(source, tmp_path / "data")
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder, hidden ones too."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_there_is_one_pair_a_photo_with_its_identity(photos: list[Photo]) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    assert Counter(pair.split for pair in pairs) == {"train": 10, "val": 3, "test": 3}
+    by_photo = {pair.photo: pair for pair in pairs}
+    for photo in photos:
+        pair = by_photo[f"source:{photo.path}"]
+        assert pair.before == pair.photo
+        assert pair.after == f"workspace:change_masks/{photo.split}/after/{pair.pair_id}.png"
+        assert pair.mask == f"workspace:change_masks/{photo.split}/mask/{pair.pair_id}.png"
+        assert (pair.split, pair.class_name, pair.boxes) == (photo.split, photo.class_name, photo.boxes)
+        assert (pair.width, pair.height, pair.photo_sha256) == (photo.width, photo.height, photo.sha256)
+
+
+def test_photos_without_a_split_get_no_pair(photos: list[Photo]) -> None:
+    bad = replace(photos[0], split="", reason="empty file")
+    assert len(plan_pairs([bad, *photos[1:]], PUBLISHED)) == len(photos) - 1
+
+
+def test_the_plans_do_not_depend_on_the_order_of_the_photos(photos: list[Photo]) -> None:
+    shuffled = photos.copy()
+    random.Random(1).shuffle(shuffled)
+    assert plan_pairs(shuffled, PUBLISHED) == plan_pairs(photos, PUBLISHED)
+
+
+def test_a_plan_does_not_depend_on_the_other_photos(photos: list[Photo]) -> None:
+    everything = {pair.pair_id: pair for pair in plan_pairs(photos, PUBLISHED)}
+    for pair in plan_pairs(photos[::3], PUBLISHED):
+        assert everything[pair.pair_id] == pair
+
+
+def test_another_seed_gives_other_plans(photos: list[Photo]) -> None:
+    first, second = (plan_pairs(photos, SynthesisSettings(seed=seed)) for seed in (42, 43))
+    assert [pair.pair_id for pair in first] == [pair.pair_id for pair in second]
+    assert all(a.seed != b.seed for a, b in zip(first, second, strict=True))
+    assert [pair.plan for pair in first] != [pair.plan for pair in second]
+
+
+def test_a_pair_is_changed_when_its_mask_is_not_empty(photos: list[Photo], roots: Roots) -> None:
+    options = SynthesisSettings(
+        change_probability=0.7, partial_keep_probability=0.9, partial_keep_drop_probability=0.9
+    )
+    seen = Counter[tuple[bool, bool]]()
+    for seed in range(4):
+        for pair in plan_pairs(photos, options.model_copy(update={"seed": seed})):
+            mask = render_pair(pair, roots).mask
+            assert pair.plan is not None
+            assert pair.changed == bool(mask.any())
+            seen[bool(pair.plan["changes"]), bool(pair.changed)] += 1
+    # pairs whose changes were all taken back are no-change pairs
+    assert set(seen) == {(True, True), (True, False), (False, False)}
+
+
+def test_training_pairs_that_are_drawn_each_epoch_have_no_plan(photos: list[Photo]) -> None:
+    for pair in plan_pairs(photos, SynthesisSettings(train_pairs="fresh")):
+        nothing = (pair.after, pair.mask, pair.plan, pair.changed)
+        assert (nothing == (None,) * 4) == (pair.split == "train")
+        assert pair.before == pair.photo
+
+
+def test_val_and_test_pairs_are_the_same_whether_training_pairs_are_frozen_or_not(
+    photos: list[Photo],
+) -> None:
+    frozen, fresh = (
+        [pair for pair in plan_pairs(photos, SynthesisSettings(train_pairs=kind)) if pair.split != "train"]
+        for kind in ("frozen", "fresh")
+    )
+    assert frozen == fresh
+
+
+def test_the_frozen_plan_and_those_of_the_epochs_differ(photos: list[Photo]) -> None:
+    options = SynthesisSettings(change_probability=1)
+    pair = plan_pairs(photos, options)[0]
+    plans = {draw_plan(pair, options, epoch) for epoch in (None, 0, 1, 2)}
+    assert len(plans) == 4
+    assert pair.plan is not None
+    assert ChangePlan.from_row(pair.plan) == draw_plan(pair, options)
+
+
+names = st.text(min_size=1, max_size=80).filter(lambda text: "/" not in text and "\0" not in text)
+
+
+def named(class_name: str, stem: str, content: str) -> Photo:
+    digest_ = hashlib.sha256(content.encode()).hexdigest()
+    path = f"images/{class_name}/{stem}.jpg"
+    return Photo(path, "", class_name, "", digest_, "", digest_, 64, 48, (), (), None, "val")
+
+
+@settings(max_examples=300, deadline=None)
+@given(names, names)
+def test_a_pair_name_is_safe_and_short_whatever_the_photo_is_called(class_name: str, stem: str) -> None:
+    name = pair_id(named(class_name, stem, stem))
+    assert len(name.encode()) <= 120
+    assert not name.startswith(".")
+    assert re.fullmatch(r"[\w.-]+", name)
+    assert not set(name) & set('/\\:*?"<>|\n\r\t ')
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(names, names), min_size=2, max_size=10))
+def test_photos_of_different_content_have_different_pair_names(entries: list[tuple[str, str]]) -> None:
+    made = {pair_id(named(*entry, f"content {number}")) for number, entry in enumerate(entries)}
+    assert len(made) == len(entries)
+
+
+def test_a_pair_name_tells_class_and_stem_of_the_photo() -> None:
+    photo = named("연습실 1", "방 사진 (2).v3", "x")
+    assert pair_id(photo) == f"연습실_1__방_사진__2_.v3__{photo.sha256[:8]}"
+
+
+def test_photos_that_differ_in_extension_alone_have_different_names() -> None:
+    photo = named("A", "a", "jpg")
+    other = replace(named("A", "a", "png"), path="images/A/a.png")
+    assert pair_id(photo) != pair_id(other)
+    assert len({pair.pair_id for pair in plan_pairs([photo, other], PUBLISHED)}) == 2
+
+
+def test_two_photos_of_one_name_are_an_error_that_names_it() -> None:
+    photo = named("A", "a", "x")
+    with pytest.raises(ValueError, match=rf"two photos give the pair name {pair_id(photo)}"):
+        plan_pairs([photo, replace(photo, path="images/A/a.png")], PUBLISHED)
+
+
+def test_rendering_writes_one_after_and_one_mask_a_pair(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    calls: list[None] = []
+    render_pairs(pairs, roots, threads=1, progress=lambda: calls.append(None))
+    expected = {
+        f"change_masks/{pair.split}/{kind}/{pair.pair_id}.png" for pair in pairs for kind in ("after", "mask")
+    }
+    assert set(files(roots.workspace)) == expected
+    assert len(calls) == len(pairs)
+    for pair in pairs:
+        loaded = load_pair(pair, roots)
+        assert untruthful_pixels(loaded) == 0
+        for stored, drawn in zip(loaded, render_pair(pair, roots), strict=True):
+            np.testing.assert_array_equal(stored, drawn)
+
+
+def test_rendering_gives_the_same_bytes_for_any_thread_count_order_and_place(
+    photos: list[Photo], source: Path, tmp_path: Path
+) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    write_pairs(tmp_path / "pairs.parquet", pairs)
+    again = read_pairs(tmp_path / "pairs.parquet")
+    first, second, third = (Roots(source, tmp_path / name) for name in ("a", "b", "c"))
+    version = render_pairs(pairs, first, threads=1)
+    assert render_pairs(again, second, threads=4) == version
+    render_pairs(pairs[::-1], third, threads=2)
+    assert files(first.workspace) == files(second.workspace) == files(third.workspace)
+
+
+def test_the_version_changes_with_the_pictures(photos: list[Photo], roots: Roots) -> None:
+    versions = {
+        render_pairs(plan_pairs(photos, SynthesisSettings(seed=seed)), roots, threads=2) for seed in (1, 2, 1)
+    }
+    assert len(versions) == 2
+
+
+def test_leftovers_of_an_earlier_manifest_are_deleted(photos: list[Photo], roots: Roots) -> None:
+    reencoded = plan_pairs(photos, SynthesisSettings(reencode_jpeg=True))
+    render_pairs(reencoded, roots, threads=2)
+    assert len(files(roots.workspace)) == 3 * len(photos)
+    pairs = plan_pairs(photos[1:], SynthesisSettings(train_pairs="fresh"))
+    render_pairs(pairs, roots, threads=2)
+    frozen = [pair for pair in pairs if pair.split != "train"]
+    assert set(files(roots.workspace)) == {
+        f"change_masks/{pair.split}/{kind}/{pair.pair_id}.png"
+        for pair in frozen
+        for kind in ("after", "mask")
+    }
+
+
+def test_reencoded_pairs_bring_their_own_before(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos[:2], SynthesisSettings(reencode_jpeg=True))
+    render_pairs(pairs, roots, threads=1)
+    for pair in pairs:
+        assert pair.before == f"workspace:change_masks/{pair.split}/before/{pair.pair_id}.png"
+        before = load_pair(pair, roots).before
+        assert (before != read_photo(roots.resolve(pair.photo))).any()
+
+
+def test_the_users_photos_are_not_touched(photos: list[Photo], roots: Roots) -> None:
+    before = files(roots.source)
+    render_pairs(plan_pairs(photos, SynthesisSettings(reencode_jpeg=True)), roots, threads=2)
+    assert files(roots.source) == before
+
+
+def test_masks_are_0_and_255_and_of_the_photos_size(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    render_pairs(pairs, roots, threads=2)
+    values = set()
+    for pair in pairs:
+        mask = read_mask(roots.resolve(str(pair.mask)))
+        assert mask.shape == (pair.height, pair.width)
+        values |= set(np.unique(mask))
+    assert values == {0, 255}
+
+
+def test_a_photo_that_changed_its_size_is_an_error_with_the_remedy(
+    photos: list[Photo], tmp_path: Path
+) -> None:
+    pair = replace(plan_pairs(photos, PUBLISHED)[0], photo="source:a.png")
+    write_png(tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png: 60x50 px, expected 96x72.*materialize raw_photos"):
+        render_pair(pair, Roots(tmp_path, tmp_path))
+
+
+def test_a_photo_that_is_gone_is_an_error_with_its_path(photos: list[Photo], tmp_path: Path) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    with pytest.raises(FileNotFoundError, match=re.escape(pairs[0].photo.removeprefix("source:"))):
+        render_pairs(pairs[:1], Roots(tmp_path, tmp_path / "data"), threads=1)
+
+
+def test_a_pair_without_a_plan_cannot_be_rendered(photos: list[Photo], roots: Roots) -> None:
+    pair: Pair = replace(plan_pairs(photos, PUBLISHED)[0], plan=None)
+    with pytest.raises(ValueError, match="no plan in the manifest"):
+        render_pair(pair, roots)

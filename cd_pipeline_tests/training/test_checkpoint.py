@@ -1,0 +1,165 @@
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_history,
+    save_checkpoint,
+    weights_digest,
+    write_history,
+)
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+HISTORY: list[dict[str, Any]] = [
+    {"epoch": 1, "val_f1": 0.25, "train_loss": 0.5},
+    {"epoch": 2, "val_f1": 0.5, "train_loss": 0.25},
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    return Checkpoint(
+        weights=dict(TinyChangeUNet().state_dict()),
+        recipe={
+            "name": "rooms",
+            "model": {"name": "tiny_change_unet", "pretrained": True},
+            "classes": ["a", "ㄱ"],
+        },
+        history=HISTORY,
+        versions={"torch": str(torch.__version__)},
+        pretrained=False,
+        data_version="abc",
+    )
+
+
+def test_what_is_saved_is_loaded_again(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.pt", checkpoint)
+    loaded = load_checkpoint(tmp_path / "model.pt")
+    assert list(loaded.weights) == list(checkpoint.weights)
+    assert all(torch.equal(loaded.weights[name], value) for name, value in checkpoint.weights.items())
+    for field in ("recipe", "history", "versions", "pretrained", "data_version", "version"):
+        assert getattr(loaded, field) == getattr(checkpoint, field)
+
+
+def test_torch_alone_loads_it_without_running_code(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.pt", checkpoint)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    TinyChangeUNet().load_state_dict(content["weights"])
+    assert content["history"] == HISTORY
+
+
+def test_the_model_of_a_checkpoint_answers_as_the_one_that_was_saved(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "model.pt", checkpoint)
+    original = TinyChangeUNet().eval()
+    original.load_state_dict(checkpoint.weights)
+    loaded = load_checkpoint(tmp_path / "model.pt").model()
+    photos = torch.rand(2, 1, 3, 64, 64)
+    assert not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(*photos), original(*photos))
+
+
+def test_channels_last_weights_are_the_same_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    model = TinyChangeUNet()
+    model.load_state_dict(checkpoint.weights)
+    weights = dict(model.to(memory_format=torch.channels_last).state_dict())  # type: ignore[call-overload]
+    assert weights_digest(weights) == checkpoint.version
+    save_checkpoint(tmp_path / "model.pt", Checkpoint(weights, {}, [], {}, False, ""))
+    assert load_checkpoint(tmp_path / "model.pt").version == checkpoint.version
+
+
+def saved_bytes(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def broken_files() -> dict[str, bytes]:
+    whole = saved_bytes({"format": 1, "weights": {"w": torch.zeros(500)}})
+    rng = random.Random(0)
+    return {
+        "empty": b"",
+        "text": b"these are not weights\n",
+        "html": b"<!DOCTYPE html><html></html>",
+        "zeros": bytes(1000),
+        "cut to half": whole[: len(whole) // 2],
+        "last byte lost": whole[:-1],
+        "a plain state dict": saved_bytes({"w": torch.zeros(2)}),
+        "a tensor": saved_bytes(torch.zeros(2)),
+        "another format": saved_bytes({"format": 999, "weights": {}}),
+        "fields missing": whole,
+        "fields unknown": saved_bytes({"format": 1, "optimizer": {}}),
+        "objects in it": saved_bytes({"format": 1, "weights": random.Random(0)}),
+        **{f"noise {i}": rng.randbytes(rng.randint(1, 60)) for i in range(150)},
+        **{f"pickle-like noise {i}": b"\x80\x02" + rng.randbytes(rng.randint(1, 30)) for i in range(150)},
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in broken_files() if "noise" not in n])
+def test_a_file_that_is_no_checkpoint_is_named_with_the_remedy(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(broken_files()[name])
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt: not a .*delete it and materialize checkpoint again"
+    ):
+        load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_noise_is_never_anything_but_a_checkpoint_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    for content in broken_files().values():
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+
+
+def test_an_interrupted_write_leaves_the_old_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, checkpoint)
+    unwritable = Checkpoint(checkpoint.weights, {"model": lambda: None}, [], {}, False, "")
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, unwritable)
+    assert load_checkpoint(path).version == checkpoint.version
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+BASE: dict[str, Tensor] = {"a.weight": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**BASE, "a.weight": BASE["a.weight"] + torch.tensor([[0, 0, 0], [0, 0, 1e-6]])},
+        {**BASE, "a.weight": BASE["a.weight"].reshape(3, 2)},
+        {**BASE, "n": torch.tensor(4)},
+        {"b.weight": BASE["a.weight"], "n": BASE["n"]},
+        {"a.weight": BASE["a.weight"]},
+        {**BASE, "extra": torch.zeros(0)},
+    ],
+)
+def test_another_value_name_or_shape_gives_another_digest(other: dict[str, Tensor]) -> None:
+    assert weights_digest(other) != weights_digest(BASE)
+
+
+def test_the_digest_does_not_depend_on_how_values_lie_in_memory() -> None:
+    strided = {**BASE, "a.weight": BASE["a.weight"].t().contiguous().t()}
+    assert weights_digest(strided) == weights_digest(BASE)
+
+
+def test_the_history_is_kept_row_by_row(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.parquet", HISTORY)
+    assert read_history(tmp_path / "history.parquet") == HISTORY

@@ -1,0 +1,382 @@
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, jaccard_score
+from torch import Tensor, nn
+
+from cd_pipeline.evaluation.metrics import everything_changed_f1
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.training.checkpoint import weights_digest
+from cd_pipeline.training.loop import (
+    EpochRecord,
+    Progress,
+    TrainingResult,
+    build_loss,
+    build_optimizer,
+    train,
+    validate,
+)
+from cd_pipeline.training.losses import ChangeLoss
+from cd_pipeline.training.settings import SweepSettings, TrainingSettings
+from cd_pipeline_tests.tiny_pairs import BrightnessChange, TinyPairs
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+RUNTIME = Runtime()
+Weights = dict[str, Tensor]
+
+
+class SmallNet(nn.Module):
+    """A fast change network with batch statistics; from a given training step on its logits are NaN."""
+
+    def __init__(self, seed: int = 0, *, nan_from_step: float = math.inf) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Conv2d(6, 4, 3, padding=1, bias=False)
+        self.norm, self.last = nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)
+        self.nan_from_step, self.step = nan_from_step, 0
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        self.step += self.training
+        logits: Tensor = self.last(self.norm(self.first(torch.cat([before, after], 1))).relu())
+        return logits * math.nan if self.step >= self.nan_from_step else logits
+
+
+def tiny_unet(seed: int = 0) -> TinyChangeUNet:
+    torch.manual_seed(seed)
+    return TinyChangeUNet()
+
+
+def quick(**values: object) -> TrainingSettings:
+    return TrainingSettings.model_validate({"preset": "published", "epochs": 2, "batch_size": 4, **values})
+
+
+def run(model: nn.Module, settings: TrainingSettings, **options: object) -> TrainingResult:
+    return train(model, TinyPairs(10, 32), TinyPairs(4, 32, seed=1), settings, RUNTIME, **options)  # type: ignore[arg-type]
+
+
+@cache
+def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tuple[Weights, Weights]:
+    """One published epoch written plainly: the last weights, and those averaged over the state dict."""
+    pairs, model = TinyPairs(10, 32), SmallNet()
+    order = np.random.Generator(np.random.PCG64([42, 0])).permutation(10)
+    masks = np.stack([mask for _, _, mask in pairs.arrays]) > 0
+    pos_weight = torch.tensor(min(math.sqrt((~masks).sum() / masks.sum()), 10))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate / 2, weight_decay=1e-4, eps=1e-4, foreach=False, fused=False
+    )
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    for start in (0, 4, 8):
+        samples = torch.stack([pairs[(0, int(i))] for i in order[start : start + 4]]).float()
+        truth = (samples[:, 6:] > 0).float()
+        logits = model(samples[:, :3] / 255, samples[:, 3:6] / 255).clamp(-15, 15)
+        bce = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=pos_weight)
+        losses = []
+        for p, t in zip(logits.sigmoid(), truth, strict=True):
+            tp, fp, fn = (p * t).sum(), (p * (1 - t)).sum(), ((1 - p) * t).sum()
+            losses.append(1 - tp / (tp + 0.7 * fp + 0.3 * fn + 1e-3) if t.any() else p.mean())
+        optimizer.zero_grad()
+        (0.6 * bce + 0.4 * torch.stack(losses).mean()).backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros(())))
+        for g in gradients:
+            g *= min(1.0, clip_norm / (float(norm) + 1e-6))
+        optimizer.step()
+        for name, value in model.state_dict().items():
+            if value.dtype.is_floating_point:
+                average[name] = ema_decay * average[name] + (1 - ema_decay) * value
+            else:
+                average[name] = value.clone()
+    return model.state_dict(), average
+
+
+def assert_moved_alike(ours: Weights, reference: Weights) -> None:
+    """Compare weights, to a hundredth of how far each tensor moved from the start."""
+    start = SmallNet().state_dict()
+    assert set(ours) == set(reference)
+    for name, expected in reference.items():
+        moved = (expected - start[name]).abs().max().item()
+        assert moved > 0, name
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=max(moved / 100, 2e-7), msg=name)
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, 0.02])
+def test_an_epoch_gives_the_weights_of_a_plain_loop(clip_norm: float) -> None:
+    model = SmallNet()
+    result = run(model, quick(epochs=1, clip_norm=clip_norm, learning_rate=0.02))
+    last, average = plain_epoch(clip_norm, 0.02, 0.99)
+    assert_moved_alike(dict(model.state_dict()), last)
+    assert_moved_alike(result.weights, average)
+    assert result.weights["norm.num_batches_tracked"] == 3
+
+
+def test_clipping_the_gradient_changes_the_weights() -> None:
+    # AdamW divides by the gradient's size: only against its eps does a clipped gradient move less
+    free, clipped = SmallNet(), SmallNet()
+    run(free, quick(epochs=1, learning_rate=0.02))
+    run(clipped, quick(epochs=1, learning_rate=0.02, clip_norm=1e-5))
+    start = SmallNet().first.weight
+    assert (clipped.first.weight - start).abs().max() < 0.5 * (free.first.weight - start).abs().max()
+
+
+def test_the_decay_of_the_average_can_be_set() -> None:
+    result = run(SmallNet(), quick(epochs=1, learning_rate=0.02, ema_decay=0.5))
+    assert_moved_alike(result.weights, plain_epoch(1.0, 0.02, 0.5)[1])
+
+
+@pytest.mark.parametrize("net", [SmallNet, tiny_unet])
+def test_two_runs_give_identical_weights_and_another_seed_others(net: Callable[[], nn.Module]) -> None:
+    digests = []
+    for seed in (42, 42, 43):
+        torch.rand(5)  # what was drawn before must not matter
+        digests.append(weights_digest(run(net(), quick(seed=seed)).weights))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_optimiser_has_the_published_constants() -> None:
+    (group,) = build_optimizer(SmallNet(), quick()).param_groups
+    assert (group["lr"], group["weight_decay"], group["eps"], group["betas"]) == (
+        3e-4,
+        1e-4,
+        1e-4,
+        (0.9, 0.999),
+    )
+    assert len(group["params"]) == 5
+
+
+def test_each_epoch_runs_at_the_rate_of_the_schedule() -> None:
+    result = run(SmallNet(), quick(epochs=4))
+    middle = 3e-4  # epochs 3 and 4 are the cosine's only two: its start and its end
+    assert [r.learning_rate for r in result.history] == pytest.approx([1.5e-4, 3e-4, middle, 1e-5])
+
+
+def test_pairs_are_asked_for_once_an_epoch_in_a_new_order() -> None:
+    pairs = TinyPairs(10, 32)
+    train(SmallNet(), pairs, TinyPairs(4, 32), quick(pos_weight_batches=1), RUNTIME)
+    asked = [[index for epoch, index in pairs.asked[4:] if epoch == number] for number in (0, 1)]
+    assert sorted(asked[0]) == sorted(asked[1]) == list(range(10))
+    assert asked[0] != asked[1]
+
+
+def test_the_positive_weight_comes_from_the_first_batches_alone() -> None:
+    pairs = TinyPairs(24, 32)
+    loss = build_loss(pairs, quick(batch_size=2, pos_weight_batches=3), RUNTIME)
+    order = np.random.Generator(np.random.PCG64([42, 0])).permutation(24)[:6]
+    masks = np.stack([pairs.arrays[i].mask for i in order]) > 0
+    assert float(loss.pos_weight) == pytest.approx(math.sqrt((~masks).sum() / masks.sum()), rel=1e-6)
+    assert [index for _, index in pairs.asked] == order.tolist()
+
+
+def test_the_positive_weight_of_pairs_without_change_is_the_limit() -> None:
+    pairs = TinyPairs(4, 32)
+    pairs.arrays = [pairs.arrays[3]] * 4
+    assert float(build_loss(pairs, quick(), RUNTIME).pos_weight) == 10
+
+
+def test_twenty_batches_are_enough_by_default() -> None:
+    pairs = TinyPairs(90, 16)
+    build_loss(pairs, quick(), RUNTIME)
+    assert len(pairs.asked) == 20 * 4
+
+
+def test_validation_agrees_with_a_plain_sweep() -> None:
+    pairs, settings = TinyPairs(5, 32), quick(sweep=SweepSettings(low=0.1, high=0.9, steps=9))
+    loss = ChangeLoss(pos_weight=2.0)
+    scores = validate(BrightnessChange(), pairs, loss, settings, RUNTIME)
+    before, after = (np.stack([a[k] for a in pairs.arrays]).astype(np.float64) / 255 for k in (0, 1))
+    truth = np.stack([a.mask for a in pairs.arrays]) > 0
+    logits = 40 * (np.abs(before - after).mean(-1) - 0.1)
+    probability = 1 / (1 + np.exp(-logits))
+    pooled = {t: f1_score(truth.ravel(), (probability > t).ravel()) for t in np.linspace(0.1, 0.9, 9)}
+    assert scores.confusion.f1 == pytest.approx(max(pooled.values()), abs=1e-9)
+    assert pooled[min(pooled, key=lambda t: abs(t - scores.threshold))] == max(pooled.values())
+    predicted = probability > scores.threshold
+    assert scores.confusion.iou == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
+    images = [f1_score(t.ravel(), p.ravel(), zero_division=1) for t, p in zip(truth, predicted, strict=True)]
+    assert scores.mean_image_f1 == pytest.approx(np.mean(images))
+    each = [
+        float(loss(torch.tensor(x)[None, None], torch.tensor(t)[None, None].float()))
+        for x, t in zip(logits, truth, strict=True)
+    ]
+    assert scores.loss == pytest.approx(np.mean(each), rel=1e-4)
+
+
+def test_validation_uses_the_averaged_weights() -> None:
+    settings = quick(epochs=1, learning_rate=0.05)
+    model = SmallNet()
+    result = run(model, settings)
+    average = SmallNet()
+    average.load_state_dict(result.weights)
+    pairs = TinyPairs(4, 32, seed=1)
+    loss = build_loss(TinyPairs(10, 32), settings, RUNTIME)
+    assert result.best.val_loss == pytest.approx(
+        validate(average, pairs, loss, settings, RUNTIME).loss, rel=1e-6
+    )
+    assert result.best.val_loss != pytest.approx(
+        validate(model, pairs, loss, settings, RUNTIME).loss, rel=1e-6
+    )
+
+
+def test_the_result_holds_the_weights_of_the_best_epoch_not_of_the_last() -> None:
+    first = run(SmallNet(), quick(epochs=1, learning_rate=0.02))
+    longer = run(SmallNet(), quick(epochs=3, learning_rate=0.02, min_improvement=1.0))
+    assert longer.best.epoch == 1
+    assert len(longer.history) == 3
+    assert weights_digest(longer.weights) == weights_digest(first.weights)
+
+
+class TrainedAtOnce(BrightnessChange):
+    """A network that is right from the start and hardly moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 1, 1, 1))
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        return self.scale * super().forward(before, after)
+
+
+def test_training_stops_after_the_patience_without_an_improvement() -> None:
+    seen: list[EpochRecord] = []
+    result = run(TrainedAtOnce(), quick(epochs=9, patience=2), on_epoch=seen.append)
+    assert result.best.val_f1 > 0.9
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert seen == result.history
+    assert result.stop_reason == "no better val F1 in 2 epochs"
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_earlier_best() -> None:
+    healthy = run(SmallNet(), quick(epochs=1))
+    result = run(SmallNet(nan_from_step=5), quick(epochs=5))  # three steps an epoch: in the second
+    assert (result.best.epoch, len(result.history)) == (1, 2)
+    assert math.isnan(result.history[-1].train_loss)
+    assert result.stop_reason == "loss not finite in epoch 2"
+    assert weights_digest(result.weights) == weights_digest(healthy.weights)
+
+
+def test_a_loss_that_is_nan_from_the_start_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite in epoch 1; lower training\.learning_rate"):
+        run(SmallNet(nan_from_step=2), quick())
+
+
+def test_an_exploding_learning_rate_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
+        run(SmallNet(), quick(learning_rate=1e38))
+
+
+def test_half_precision_trains_to_about_the_same_loss() -> None:
+    settings = quick(epochs=1, learning_rate=0.02)
+    full = run(SmallNet(), settings)
+    half = train(
+        SmallNet(),
+        TinyPairs(10, 32),
+        TinyPairs(4, 32, seed=1),
+        settings,
+        replace(RUNTIME, precision="bfloat16"),
+    )
+    assert half.best.train_loss == pytest.approx(full.best.train_loss, rel=0.02)
+    assert all(value.dtype != torch.bfloat16 for value in half.weights.values())
+
+
+def test_the_network_learns_a_few_pairs() -> None:
+    pairs = TinyPairs(6)
+    settings = quick(epochs=40, learning_rate=3e-3, ema_decay=0.6, patience=40)
+    result = train(tiny_unet(), pairs, pairs, settings, RUNTIME)
+    losses = [record.train_loss for record in result.history]
+    assert losses[-1] < 0.7 * losses[0]
+    positive = sum(np.count_nonzero(a.mask) for a in pairs.arrays)
+    assert result.best.val_f1 > everything_changed_f1(positive, 6 * 64 * 64) + 0.1
+
+
+def record(epoch: int, f1: float, loss: float = 0.5) -> EpochRecord:
+    return EpochRecord(epoch, 1e-4, loss, 0.5, f1, f1, f1, 0.2, 1.0, 1.0, 10.0)
+
+
+def follow(scores: list[float], patience: int = 12, floor_f1: float = 0.0) -> Progress:
+    """Run through epochs of these val F1 as training does; each epoch's weights are its number."""
+    progress = Progress(0.005, patience, floor_f1)
+    model = nn.Linear(1, 1)
+    for epoch, f1 in enumerate(scores, 1):
+        nn.init.constant_(model.weight, epoch)
+        progress.add(record(epoch, f1), model)
+        if progress.stop_reason:
+            break
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0.1, 0.2, 0.3], 3),
+        ([0.3, 0.2, 0.1], 1),
+        ([0.5, 0.5045, 0.509], 3),  # each step is too small, two of them are not
+        ([0.5, 0.504, 0.504], 1),
+        ([0.0, 0.0], 1),
+        ([0.2, 0.4, 0.403, 0.1, 0.42], 5),
+    ],
+)
+def test_the_best_epoch_is_the_last_that_improved_enough(scores: list[float], best: int) -> None:
+    progress = follow(scores)
+    assert progress.best == record(best, scores[best - 1])
+    assert float(progress.weights["weight"]) == best
+
+
+def best_epoch(scores: list[float]) -> int:
+    """Return the last epoch that beat the best of all before it, by the rule spelled out."""
+    if len(scores) == 1:
+        return 1
+    before = best_epoch(scores[:-1])
+    return len(scores) if scores[-1] > scores[before - 1] + 0.005 else before
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 100).map(lambda n: n / 100) | st.just(0.0), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.sampled_from([0.0, 0.2]),
+)
+def test_best_and_stop_agree_with_the_rule_spelled_out(
+    scores: list[float], patience: int, floor_f1: float
+) -> None:
+    lengths = range(1, len(scores) + 1)
+    best = {n: best_epoch(scores[:n]) for n in lengths}
+    stops = [n for n in lengths if n - best[n] >= patience and scores[best[n] - 1] > floor_f1 + 0.005]
+    stop = min(stops, default=len(scores))
+    progress = follow(scores, patience, floor_f1)
+    assert len(progress.history) == stop
+    assert progress.best is not None
+    assert progress.best.epoch == best[stop]
+
+
+def test_patience_does_not_run_out_before_the_network_beats_marking_everything() -> None:
+    assert len(follow([0.2] * 30, patience=3, floor_f1=0.2).history) == 30
+    assert len(follow([0.3] * 30, patience=3, floor_f1=0.2).history) == 4
+
+
+def test_the_kept_weights_do_not_follow_the_model() -> None:
+    progress, model = Progress(0.005, 12), nn.Linear(1, 1)
+    kept = copy.deepcopy(model.state_dict())
+    progress.add(record(1, 0.5), model)
+    nn.init.constant_(model.weight, 9)
+    assert torch.equal(progress.weights["weight"], kept["weight"])
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_an_epoch_with_a_broken_loss_is_never_the_best(loss: float) -> None:
+    progress, model = Progress(0.005, 12), nn.Linear(1, 1)
+    progress.add(record(1, 0.2), model)
+    progress.add(record(2, 0.9, loss), model)
+    assert progress.best == record(1, 0.2)
+    assert progress.stop_reason == "loss not finite in epoch 2"
