@@ -55,6 +55,11 @@ def seed_of(*parts: object) -> int:
     return int(digest(*parts)[:16], 16) >> 1
 
 
+def bytes_digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes as 64 hex digits, as `sha256sum` prints it."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as stream:

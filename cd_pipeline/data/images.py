@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cd_pipeline.data.files import write_bytes
+from cd_pipeline.data.files import bytes_digest, write_bytes
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -48,8 +48,12 @@ def decode_photo(content: bytes) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
-def read_photo(path: Path) -> Image:
+def read_photo(path: Path, sha256: str | None = None) -> Image:
     """Read a photo: HWC uint8 RGB in displayed orientation.
+
+    Args:
+        path: of the file.
+        sha256: of the content it must have; None: any.
 
     Raises:
         FileNotFoundError, PhotoError: with the path in the message.
@@ -58,8 +62,11 @@ def read_photo(path: Path) -> Image:
         raise FileNotFoundError(
             f"{path}: the photo is not there; put it back or materialize raw_photos again"
         )
+    content = path.read_bytes()
+    if sha256 is not None and bytes_digest(content) != sha256:
+        raise PhotoError(f"{path}: the photo has changed; materialize raw_photos and all after it again")
     try:
-        return decode_photo(path.read_bytes())
+        return decode_photo(content)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from None
 

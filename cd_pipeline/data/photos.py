@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cd_pipeline.data.files import digest
+from cd_pipeline.data.files import bytes_digest, digest
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
 
@@ -97,10 +97,13 @@ def find_trees(root: Path) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: naming what is there and what was expected.
+        ValueError: both layouts at once.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; set the recipe's source folder to your photos")
     if all((root / tree / "images").is_dir() for tree in TREES):
+        if (root / "images").is_dir():
+            raise ValueError(f"{root}: found images/ beside trainval/ and test/; move one of them elsewhere")
         return TREES
     if (root / "images").is_dir():
         return ("",)
@@ -119,7 +122,7 @@ def read_candidate(root: Path, candidate: Photo) -> Photo:
         content = (root / candidate.path).read_bytes()
     except OSError as error:
         return replace(candidate, reason=f"cannot be read: {error.strerror}")
-    photo = replace(candidate, sha256=digest(content))
+    photo = replace(candidate, sha256=bytes_digest(content))
     try:
         image = decode_photo(content)
     except PhotoError as error:
@@ -138,7 +141,7 @@ def _with_labels(root: Path, photo: Photo) -> Photo:
     except OSError as error:
         return replace(photo, reason=f"label file cannot be read: {error.strerror}")
     boxes, dropped = parse_labels(content.decode("utf-8-sig", errors="replace"))
-    return replace(photo, label_sha256=digest(content), boxes=tuple(boxes), dropped_labels=tuple(dropped))
+    return replace(photo, label_sha256=bytes_digest(content), boxes=tuple(boxes), dropped_labels=tuple(dropped))
 
 
 def _list_photos(root: Path, tree: str) -> Iterator[Photo]:

@@ -27,7 +27,7 @@ def assign_splits(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
     Raises:
         ValueError: a split would be empty.
     """
-    checked = quarantine_duplicates(photos)
+    checked = quarantine_duplicates(photos, settings)
     split_of: dict[str, str] = {}
     classes: dict[str, list[Photo]] = defaultdict(list)
     for photo in (photo for photo in checked if photo.reason is None):
@@ -50,14 +50,14 @@ def is_test(photo: Photo, settings: SplitSettings) -> bool:
     return int(digest(settings.seed, "test", photo.sha256)[:13], 16) / 16**13 < settings.test_share
 
 
-def quarantine_duplicates(photos: list[Photo]) -> list[Photo]:
-    """Keep the first of identical pictures (test before trainval, then by path) and quarantine the others.
+def quarantine_duplicates(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
+    """Keep the first of identical pictures (those of test first, then by path) and quarantine the others.
 
     Returns the photos in path order.
     """
     first: dict[str, Photo] = {}
     result: list[Photo] = []
-    for photo in sorted(photos, key=lambda photo: (photo.tree != "test", photo.path)):
+    for photo in sorted(photos, key=lambda photo: (not is_test(photo, settings), photo.path)):
         kept = first.setdefault(photo.pixels_sha256, photo) if photo.reason is None else photo
         result.append(photo if kept is photo else replace(photo, reason=f"same picture as {kept.path}"))
     return sorted(result, key=lambda photo: photo.path)

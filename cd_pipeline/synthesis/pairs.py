@@ -103,16 +103,9 @@ def read_pair_photo(pair: Pair, roots: Roots) -> Image:
     """Read the photo that a pair is made from: HWC uint8 RGB.
 
     Raises:
-        ValueError: its size is not the one that plans are drawn for.
+        PhotoError: it is no longer the photo that plans are drawn for.
     """
-    path = roots.resolve(pair.photo)
-    photo = read_photo(path)
-    if photo.shape[:2] != (pair.height, pair.width):
-        raise ValueError(
-            f"{path}: {photo.shape[1]}x{photo.shape[0]} px, expected {pair.width}x{pair.height}: "
-            "the photo has changed; materialize raw_photos and all after it again"
-        )
-    return photo
+    return read_photo(roots.resolve(pair.photo), pair.photo_sha256)
 
 
 def _plan_pair(photo: Photo, settings: SynthesisSettings) -> Pair:

@@ -120,18 +120,29 @@ def test_a_picture_in_trainval_and_test_is_kept_in_test() -> None:
 
 
 def test_of_three_identical_pictures_the_first_path_is_kept() -> None:
-    photos = [make_photo(name, picture="same") for name in ("c.jpg", "a.jpg", "b.jpg")]
-    assert [(photo.path[-5:], photo.reason) for photo in quarantine_duplicates(photos)] == [
+    photos = [make_photo(name, tree="trainval", picture="same") for name in ("c.jpg", "a.jpg", "b.jpg")]
+    checked = quarantine_duplicates(photos, SplitSettings())
+    assert [(photo.path[-5:], photo.reason) for photo in checked] == [
         ("a.jpg", None),
-        ("b.jpg", "same picture as images/A/a.jpg"),
-        ("c.jpg", "same picture as images/A/a.jpg"),
+        ("b.jpg", "same picture as trainval/images/A/a.jpg"),
+        ("c.jpg", "same picture as trainval/images/A/a.jpg"),
     ]
+
+
+def test_in_a_single_tree_a_test_photo_is_kept_before_its_copies() -> None:
+    settings = SplitSettings(test_share=0.3)
+    photos = [make_photo(f"{number}.jpg", picture="same") for number in range(20)]
+    in_test = [photo.path for photo in sorted(photos, key=lambda p: p.path) if is_test(photo, settings)]
+    assert 0 < len(in_test) < 20
+    kept = [photo.path for photo in quarantine_duplicates(photos, settings) if photo.reason is None]
+    assert kept == in_test[:1]
 
 
 def test_a_quarantined_photo_does_not_quarantine_others() -> None:
     bad = make_photo("a.jpg", picture="same", reason="no label file")
     good = make_photo("b.jpg", picture="same")
-    assert [photo.reason for photo in quarantine_duplicates([bad, good])] == ["no label file", None]
+    checked = quarantine_duplicates([bad, good], SplitSettings())
+    assert [photo.reason for photo in checked] == ["no label file", None]
 
 
 @settings(max_examples=50, deadline=None)

@@ -67,8 +67,8 @@ def run(model: nn.Module, settings: TrainingSettings, **options: object) -> Trai
 
 
 @cache
-def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tuple[Weights, Weights]:
-    """One published epoch written plainly: the last weights, and those averaged over the state dict."""
+def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tuple[Weights, Weights, float]:
+    """One published epoch written plainly: the last weights, their average, and the mean loss of a pair."""
     pairs, model = TinyPairs(10, 32), SmallNet()
     order = np.random.Generator(np.random.PCG64([42, 0])).permutation(10)
     masks = np.stack([mask for _, _, mask in pairs.arrays]) > 0
@@ -78,6 +78,7 @@ def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tup
     )
     average = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
+    total = 0.0
     for start in (0, 4, 8):
         samples = torch.stack([pairs[(0, int(i))] for i in order[start : start + 4]]).float()
         truth = (samples[:, 6:] > 0).float()
@@ -88,7 +89,9 @@ def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tup
             tp, fp, fn = (p * t).sum(), (p * (1 - t)).sum(), ((1 - p) * t).sum()
             losses.append(1 - tp / (tp + 0.7 * fp + 0.3 * fn + 1e-3) if t.any() else p.mean())
         optimizer.zero_grad()
-        (0.6 * bce + 0.4 * torch.stack(losses).mean()).backward()  # type: ignore[no-untyped-call]
+        loss = 0.6 * bce + 0.4 * torch.stack(losses).mean()
+        total += float(loss.detach()) * len(samples)
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros(())))
         for g in gradients:
@@ -99,7 +102,7 @@ def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tup
                 average[name] = ema_decay * average[name] + (1 - ema_decay) * value
             else:
                 average[name] = value.clone()
-    return model.state_dict(), average
+    return model.state_dict(), average, total / 10
 
 
 def assert_moved_alike(ours: Weights, reference: Weights) -> None:
@@ -116,7 +119,8 @@ def assert_moved_alike(ours: Weights, reference: Weights) -> None:
 def test_an_epoch_gives_the_weights_of_a_plain_loop(clip_norm: float) -> None:
     model = SmallNet()
     result = run(model, quick(epochs=1, clip_norm=clip_norm, learning_rate=0.02))
-    last, average = plain_epoch(clip_norm, 0.02, 0.99)
+    last, average, loss = plain_epoch(clip_norm, 0.02, 0.99)
+    assert result.history[0].train_loss == pytest.approx(loss, rel=1e-5)
     assert_moved_alike(dict(model.state_dict()), last)
     assert_moved_alike(result.weights, average)
     assert result.weights["norm.num_batches_tracked"] == 3
