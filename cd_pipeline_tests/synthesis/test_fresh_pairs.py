@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import random
 from pathlib import Path
