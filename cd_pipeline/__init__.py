@@ -1,11 +1,16 @@
 """Change-detection pipeline: from labelled photos to a Core ML package, as Dagster assets."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cd_pipeline.pipeline import Pipeline
 
 __all__ = ["Pipeline"]
+
+# By default an OpenMP thread spins for milliseconds at every barrier: as fast on an idle machine, and many
+# times slower where another process wants a core. Read when torch loads its library, so set before that.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,6 @@
 """Small pairs for tests: in memory, and on disk with their manifest rows."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def write_pair(root: Path, name: str, arrays: PairArrays, split: str = "test") -
         after=f"workspace:after/{name}.png",
         mask=f"workspace:mask/{name}.png",
         photo=f"source:before/{name}.png",
-        photo_sha256="0" * 64,
+        photo_sha256=hashlib.sha256((root / "before" / f"{name}.png").read_bytes()).hexdigest(),
         width=arrays.before.shape[1],
         height=arrays.before.shape[0],
         boxes=(Box(0, 0.5, 0.5, 0.6, 0.6),),

@@ -8,7 +8,7 @@ class SplitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int = 42
+    seed: int = Field(default=42, ge=0)
     train_share: float = Field(default=0.8, gt=0, lt=1, description="of the photos that are not in test")
     test_share: float = Field(
         default=0.18, gt=0, lt=1, description="for a single tree, without a test folder"

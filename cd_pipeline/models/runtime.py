@@ -42,7 +42,12 @@ class Runtime:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that networks run in."""
         dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(self.precision)
-        return torch.autocast(self.device.partition(":")[0], dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self.device_type, dtype=dtype, enabled=dtype is not None)
+
+    @property
+    def device_type(self) -> str:
+        """cpu, cuda or mps."""
+        return self.device.partition(":")[0]
 
     @property
     def uses_grad_scaler(self) -> bool:

@@ -17,7 +17,7 @@ class SynthesisSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preset: Literal["published"] = "published"
-    seed: int = 42
+    seed: int = Field(default=42, ge=0)
     train_pairs: Literal["frozen", "fresh"] = Field(
         default="frozen", description="frozen: one pair a photo, as published; fresh: drawn anew each epoch"
     )

@@ -117,7 +117,7 @@ def train(
     model = runtime.place(model)
     loss = build_loss(train_pairs, settings, runtime).to(runtime.device)
     optimizer = build_optimizer(model, settings)
-    scaler = torch.amp.GradScaler(enabled=runtime.uses_grad_scaler)
+    scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
     average = ModelEmaV3(model, decay=settings.ema_decay, foreach=True)
     progress = Progress(settings.min_improvement, settings.patience)
     for epoch in range(settings.epochs):

@@ -31,7 +31,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preset: Literal["published"] = "published"
-    seed: int = 42
+    seed: int = Field(default=42, ge=0)
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
@@ -56,4 +56,4 @@ class TrainingSettings(BaseModel):
     def _apply_preset(cls, values: Any) -> Any:  # noqa: ANN401 - raw input of any form
         if not isinstance(values, dict):
             return values
-        return {**PRESETS.get(values.get("preset", "published"), {}), **values}
+        return {**PRESETS.get(str(values.get("preset", "published")), {}), **values}
