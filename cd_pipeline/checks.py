@@ -125,12 +125,13 @@ def finite_loss_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
     def losses_are_finite(workspace: Workspace) -> dg.AssetCheckResult:
         """Train and val loss are finite in every epoch."""
-        from math import isfinite
+        import numpy as np
 
-        from cd_pipeline.training.checkpoint import read_history
+        from cd_pipeline.data.frames import read_frame
 
-        history = read_history(workspace.require(recipe, "checkpoint", "history.parquet"))
-        bad = [row["epoch"] for row in history if not isfinite(row["train_loss"] + row["val_loss"])]
+        history = read_frame(workspace.require(recipe, "checkpoint", "history.parquet"))
+        finite = np.isfinite(history["train_loss"] + history["val_loss"])
+        bad = history.loc[~finite, "epoch"].tolist()
         return dg.AssetCheckResult(
             passed=not bad,
             description=f"loss not finite in epochs {bad}; lower training.learning_rate"
@@ -148,14 +149,14 @@ def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
     def beats_everything_changed(workspace: Workspace, compute: Compute) -> dg.AssetCheckResult:
         """Val F1 is above that of marking every pixel; the best of plain differencing stands beside it."""
+        from cd_pipeline.data.frames import read_frame
         from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.data.pairs import input_pairs
         from cd_pipeline.evaluation.metrics import everything_changed_f1
         from cd_pipeline.evaluation.predictions import differencing_oracle
-        from cd_pipeline.training.checkpoint import read_history
 
-        history = read_history(workspace.require(recipe, "checkpoint", "history.parquet"))
-        val_f1 = max(row["val_f1"] for row in history if row["val_f1"] == row["val_f1"])
+        history = read_frame(workspace.require(recipe, "checkpoint", "history.parquet"))
+        val_f1 = float(history["val_f1"].max())  # NaN of a broken epoch is skipped
         pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "val")
         arrays = list(input_pairs(pairs, workspace.roots(recipe), recipe.input.size))
         positive = sum(int((pair.mask > 0).sum()) for pair in arrays)

@@ -2,9 +2,12 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INLINE_LIMIT = 96_000
 """Bytes of an inline picture in the event log."""
@@ -22,12 +25,13 @@ def picture(content: bytes, mime: str = "image/png") -> dg.MarkdownMetadataValue
     return dg.MetadataValue.md(f"![](data:{mime};base64,{encoded})")
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Show rows of plain values with the same keys as a table."""
-    records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows]
-    names = list(rows[0]) if rows else ["nothing"]
+def table(rows: "Sequence[Mapping[str, Any]] | pd.DataFrame") -> dg.TableMetadataValue:
+    """Show rows of plain values with the same keys, or a data frame, as a table."""
+    plain = rows if isinstance(rows, Sequence) else rows.to_dict("records")
+    records = [dg.TableRecord({str(key): _cell(value) for key, value in row.items()}) for row in plain]
+    names = list(records[0].data) if records else ["nothing"]
     columns = [
-        dg.TableColumn(name, _column_type([row[name] for row in rows if name in row])) for name in names
+        dg.TableColumn(name, _column_type([record.data[name] for record in records])) for name in names
     ]
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -12,7 +12,7 @@ from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
-    from cd_pipeline.training.loop import EpochRecord
+    from cd_pipeline.training.loop import EpochRecord, TrainingResult
 
 VERSIONED_PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
 
@@ -26,63 +26,49 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The trained network: the averaged weights of the best epoch by val F1."""
+        import pandas as pd
+
         from cd_pipeline.data.files import file_digest, write_bytes
+        from cd_pipeline.data.frames import write_frame
         from cd_pipeline.evaluation.figures import training_curves
         from cd_pipeline.models.build import start_model
-        from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint, write_history
+        from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint
         from cd_pipeline.training.loop import train
         from cd_pipeline.training.pair_sets import training_sets
 
         manifest = workspace.require(recipe, "pair_manifest", "pairs.parquet")
         workspace.require(recipe, "change_masks", "val")
-        train_set, val_set = training_sets(
-            manifest, workspace.roots(recipe), recipe.input.size, recipe.synthesis
-        )
-        runtime = compute.runtime()
-        model, pretrained = start_model(
-            recipe.model, seed=recipe.training.seed, logger=library_logger(context)
-        )
-        context.log.info(
-            f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}"
-        )
+        roots, log, runtime = workspace.roots(recipe), library_logger(context), compute.runtime()
+        train_set, val_set = training_sets(manifest, roots, recipe.input.size, recipe.synthesis)
+        model, pretrained = start_model(recipe.model, seed=recipe.training.seed, logger=log)
+        log.info(f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}")
         result = train(
             model,
             train_set,
             val_set,
             recipe.training,
             runtime,
-            on_epoch=lambda record: context.log.info(_line(record, recipe)),
+            on_epoch=lambda record: log.info(progress_line(record, recipe.training.epochs)),
             show_progress=on_terminal(),
         )
+        log.info(f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}")
         history = [asdict(record) for record in result.history]
-        folder = workspace.folder(recipe, "checkpoint")
         versions = {name: package_version(name) for name in VERSIONED_PACKAGES}
         saved = Checkpoint(
             result.weights, recipe.plain(), history, versions, pretrained, file_digest(manifest)
         )
-        save_checkpoint(folder / "model.pt", saved)
-        write_history(folder / "history.parquet", history)
         curves = training_curves(history, result.best.epoch)
+        folder = workspace.folder(recipe, "checkpoint")
+        save_checkpoint(folder / "model.pt", saved)
+        write_frame(folder / "history.parquet", pd.DataFrame(history))
         write_bytes(folder / "curves.png", curves)
-        context.log.info(
-            f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}"
-        )
-        rates = [record.images_per_second for record in result.history]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(saved.version),
             metadata={
-                "epochs": len(history),
-                "best_epoch": result.best.epoch,
-                "val_f1": result.best.val_f1,
-                "val_iou": result.best.val_iou,
-                "train_loss": result.best.train_loss,
-                "val_loss": result.best.val_loss,
-                "pos_weight": result.pos_weight,
-                "images_per_second": sorted(rates)[len(rates) // 2],
+                **training_figures(result),
                 "pretrained": pretrained,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "device": runtime.description,
-                "stopped": result.stop_reason,
                 "curves": picture(curves),
                 "history": table(history),
                 "path": dg.MetadataValue.path((folder / "model.pt").absolute()),
@@ -92,9 +78,26 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     return checkpoint
 
 
-def _line(record: "EpochRecord", recipe: Recipe) -> str:
+def training_figures(result: "TrainingResult") -> dict[str, Any]:
+    """Return the figures of a training run under constant names."""
+    rates = sorted(record.images_per_second for record in result.history)
+    return {
+        "epochs": len(result.history),
+        "best_epoch": result.best.epoch,
+        "val_f1": result.best.val_f1,
+        "val_iou": result.best.val_iou,
+        "train_loss": result.best.train_loss,
+        "val_loss": result.best.val_loss,
+        "pos_weight": result.pos_weight,
+        "images_per_second": rates[len(rates) // 2],
+        "stopped": result.stop_reason,
+    }
+
+
+def progress_line(record: "EpochRecord", epochs: int) -> str:
+    """Return one epoch as one line of the log."""
     return (
-        f"epoch {record.epoch}/{recipe.training.epochs}: train loss {record.train_loss:.4f}, "
+        f"epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
         f"val loss {record.val_loss:.4f}, val F1 {record.val_f1:.3f}, IoU {record.val_iou:.3f}, "
         f"threshold {record.threshold:.2f}, {record.images_per_second:.0f} images/s"
     )

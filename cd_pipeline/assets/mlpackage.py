@@ -12,6 +12,7 @@ from cd_pipeline.resources import Workspace
 
 if TYPE_CHECKING:
     from cd_pipeline.evaluation.threshold import ChosenThreshold
+    from cd_pipeline.export.package_check import PackageAgreement
     from cd_pipeline.training.checkpoint import Checkpoint
 
 PACKAGE = "change_detector.mlpackage"
@@ -66,15 +67,21 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "outputs": f"probability: (1, 1, {size}, {size}), float32 in [0, 1]",
                 "threshold": chosen.threshold,
                 "test_f1": metrics["f1"],
-                "max_probability_difference": agreement.max_probability_difference,
-                "flipped_share": agreement.flipped_share,
-                "mask_iou": agreement.mask_iou
-                if agreement.mask_iou is not None
-                else "every prediction is empty",
+                **agreement_figures(agreement),
             },
         )
 
     return mlpackage
+
+
+def agreement_figures(agreement: "PackageAgreement") -> dict[str, float | str]:
+    """Return how closely the package agrees with the checkpoint."""
+    iou = agreement.mask_iou
+    return {
+        "max_probability_difference": agreement.max_probability_difference,
+        "flipped_share": agreement.flipped_share,
+        "mask_iou": iou if iou is not None else "every prediction is empty",
+    }
 
 
 def package_metadata(

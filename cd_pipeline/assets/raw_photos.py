@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from tqdm import tqdm
@@ -11,6 +12,9 @@ from cd_pipeline.data.files import write_text
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.photos import Inventory
 
 SAMPLE_MARK = "sample.sha256"
 
@@ -37,31 +41,37 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
         if configured is None:
             write_text(own / SAMPLE_MARK, inventory.version)
         write_photos(own / "photos.parquet", inventory.photos)
-        usable, quarantined = inventory.usable, inventory.quarantined
-        for photo in quarantined:
+        for photo in inventory.quarantined:
             context.log.warning(f"quarantined {photo.path}: {photo.reason}")
-        labels = [(photo.path, line) for photo in inventory.photos for line in photo.dropped_labels]
-        context.log.info(f"{len(usable)} photos, {len(quarantined)} files quarantined, in {root}")
-        classes = Counter((photo.class_name, photo.tree or "all") for photo in usable)
+        counts = f"{len(inventory.usable)} photos, {len(inventory.quarantined)} files quarantined"
+        context.log.info(f"{counts}, in {root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
             metadata={
                 "sample_data": configured is None,
                 "folder": dg.MetadataValue.path(root.absolute()),
-                "photos": len(usable),
-                "boxes": sum(len(photo.boxes) for photo in usable),
-                "quarantined": len(quarantined),
-                "dropped_label_lines": len(labels),
-                "labels_without_photo": len(inventory.orphan_labels),
-                "classes": table(
-                    [{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]
-                ),
-                "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
-                "dropped_labels": table([{"file": path, "line": line} for path, line in labels]),
+                **inventory_figures(inventory),
             },
         )
 
     return raw_photos
+
+
+def inventory_figures(inventory: "Inventory") -> dict[str, Any]:
+    """Return counts and tables of what was found, used or not."""
+    usable, quarantined = inventory.usable, inventory.quarantined
+    dropped = [(photo.path, line) for photo in inventory.photos for line in photo.dropped_labels]
+    classes = Counter((photo.class_name, photo.tree or "all") for photo in usable)
+    return {
+        "photos": len(usable),
+        "boxes": sum(len(photo.boxes) for photo in usable),
+        "quarantined": len(quarantined),
+        "dropped_label_lines": len(dropped),
+        "labels_without_photo": len(inventory.orphan_labels),
+        "classes": table([{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]),
+        "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
+        "dropped_labels": table([{"file": path, "line": line} for path, line in dropped]),
+    }
 
 
 def ensure_sample(context: dg.AssetExecutionContext, folder: Path, workers: int) -> Path:

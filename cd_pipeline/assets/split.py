@@ -1,7 +1,5 @@
 """The split."""
 
-from collections import Counter
-
 import dagster as dg
 
 from cd_pipeline.assets.stage import stage
@@ -16,6 +14,8 @@ def split_asset(recipe: Recipe) -> dg.AssetsDefinition:
     @stage(recipe, after=["raw_photos"], kinds=["parquet"], settings=[recipe.split])
     def split(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """Each photo's part: train, val or test, decided by its content alone."""
+        import pandas as pd
+
         from cd_pipeline.data.files import file_digest
         from cd_pipeline.data.manifest import read_photos, write_photos
         from cd_pipeline.data.split import SPLITS, assign_splits
@@ -25,20 +25,17 @@ def split_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
         path = workspace.folder(recipe, "split") / "split.parquet"
         write_photos(path, photos)
-        counts = Counter((photo.class_name, photo.split) for photo in photos if photo.split)
-        sizes = {part: sum(n for (_, s), n in counts.items() if s == part) for part in SPLITS}
+        used = pd.DataFrame([(p.class_name, p.split) for p in photos if p.split], columns=["class", "split"])
+        counts = pd.crosstab(used["class"], used["split"]).reindex(columns=list(SPLITS), fill_value=0)
+        sizes = {part: int(counts[part].sum()) for part in SPLITS}
         context.log.info(", ".join(f"{part} {size}" for part, size in sizes.items()))
         quarantined = [photo for photo in photos if photo.reason]
-        rows = [
-            {"class": name, **{part: counts[name, part] for part in SPLITS}}
-            for name in sorted({name for name, _ in counts})
-        ]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(file_digest(path)),
             metadata={
                 **sizes,
                 "quarantined": len(quarantined),
-                "counts": table(rows),
+                "counts": table(counts.reset_index()),
                 "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
             },
         )

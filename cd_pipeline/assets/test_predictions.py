@@ -28,16 +28,18 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """What the network marks on the test pairs: a PNG each at the photo's own size, and the scores."""
+        import pandas as pd
+
         from cd_pipeline.data.files import digest, file_digest, write_text
+        from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.images import write_png
         from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.predictions import (
-            PairScore,
             differencing_oracle,
+            scores_by_class,
             summarise,
             write_predictions,
-            write_scores,
         )
         from cd_pipeline.evaluation.threshold import ChosenThreshold
         from cd_pipeline.training.checkpoint import load_checkpoint
@@ -62,7 +64,8 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
         oracle = differencing_oracle(pair for pair, _ in seen)
         metrics = {**summarise(scores), "threshold": chosen.threshold, "differencing_oracle_f1": oracle.f1}
-        write_scores(folder / "predictions.parquet", scores)
+        rows = pd.DataFrame([score.to_row() for score in scores])
+        write_frame(folder / "predictions.parquet", rows)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         sheet = gallery([pair_row(pair, prediction) for pair, prediction in seen[:SHOWN]])
         write_png(folder / "gallery.png", sheet)
@@ -76,9 +79,8 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             metadata={
                 **metrics,
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
-                "per_pair": table(
-                    [{k: row[k] for k in SHOWN_COLUMNS} for row in map(PairScore.to_row, scores)]
-                ),
+                "per_class": table(scores_by_class(scores)),
+                "per_pair": table(rows[list(SHOWN_COLUMNS)]),
                 "path": dg.MetadataValue.path(folder.absolute()),
             },
         )

@@ -25,12 +25,15 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The threshold of the best F1 on val, pooled over pixels, from one pass over the predictions."""
+        import pandas as pd
+
         from cd_pipeline.data.datasets import PairDataset
         from cd_pipeline.data.files import digest, write_bytes
+        from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.evaluation.figures import sweep_curve
         from cd_pipeline.evaluation.predict import iterate_probabilities
-        from cd_pipeline.evaluation.threshold import choose, sweep_predictions, write_columns
+        from cd_pipeline.evaluation.threshold import choose, sweep_predictions
         from cd_pipeline.training.checkpoint import load_checkpoint
 
         saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
@@ -44,7 +47,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         chosen = choose(sweep, saved.version)
         folder = workspace.folder(recipe, "threshold")
         curve = sweep_curve(sweep.table(), chosen.threshold)
-        write_columns(folder / "sweep.parquet", sweep.table())
+        write_frame(folder / "sweep.parquet", pd.DataFrame(sweep.table()))
         write_bytes(folder / "sweep.png", curve)
         chosen.save(folder / "threshold.json")
         context.log.info(f"threshold {chosen.threshold:.3f}: val F1 {chosen.f1:.3f}, IoU {chosen.iou:.3f}")

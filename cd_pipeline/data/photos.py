@@ -141,7 +141,9 @@ def _with_labels(root: Path, photo: Photo) -> Photo:
     except OSError as error:
         return replace(photo, reason=f"label file cannot be read: {error.strerror}")
     boxes, dropped = parse_labels(content.decode("utf-8-sig", errors="replace"))
-    return replace(photo, label_sha256=bytes_digest(content), boxes=tuple(boxes), dropped_labels=tuple(dropped))
+    return replace(
+        photo, label_sha256=bytes_digest(content), boxes=tuple(boxes), dropped_labels=tuple(dropped)
+    )
 
 
 def _list_photos(root: Path, tree: str) -> Iterator[Photo]:

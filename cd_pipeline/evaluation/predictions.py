@@ -8,11 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 from torch import nn
 
-from cd_pipeline.data.files import atomic_path, keep_only
+from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
@@ -128,12 +127,6 @@ def write_predictions(
     return scores
 
 
-def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
-    """Write one row a pair as Parquet."""
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([score.to_row() for score in scores]), temporary)
-
-
 def summarise(scores: Sequence[PairScore]) -> dict[str, float]:
     """Return the figures of a set: pooled, mean per image, at own size, and alarms on no-change pairs.
 
@@ -158,6 +151,16 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float]:
         "no_change_alarm_rate_low": low,
         "no_change_alarm_rate_high": high,
     }
+
+
+def scores_by_class(scores: Sequence[PairScore]) -> pd.DataFrame:
+    """Return a row a class: pairs, and F1 and IoU pooled over the class's pixels at the input size."""
+    counts = pd.DataFrame([score.to_row() for score in scores]).groupby("class_name", sort=True)
+    rows = []
+    for name, members in counts[["tp", "fp", "fn", "tn"]]:
+        total = Confusion(*(int(value) for value in members.sum()))
+        rows.append({"class": str(name), "pairs": len(members), "f1": total.f1, "iou": total.iou})
+    return pd.DataFrame(rows)
 
 
 def differencing_oracle(pairs: Iterable[PairArrays]) -> OracleResult:

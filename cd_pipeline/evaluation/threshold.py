@@ -4,14 +4,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cd_pipeline.data.files import atomic_path, write_text
+from cd_pipeline.data.files import write_text
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
 
@@ -71,9 +68,3 @@ def choose(sweep: ThresholdSweep, checkpoint_version: str) -> ChosenThreshold:
         recall=confusion.recall,
         checkpoint_version=checkpoint_version,
     )
-
-
-def write_columns(path: Path, columns: dict[str, Any]) -> None:
-    """Write equally long columns as Parquet, whole or not at all."""
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)

@@ -1,12 +1,10 @@
 """The checkpoint file: weights with all that says what they are. It loads with `weights_only=True`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -93,16 +91,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
         wrong = sorted(set(content) ^ expected)
         raise CheckpointError(f"{path}: not a checkpoint of this version (fields {wrong}); {remedy}")
     return Checkpoint(**content)
-
-
-def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row an epoch as Parquet."""
-    table = pa.Table.from_pylist([dict(row) for row in history])
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read the rows that `write_history` wrote."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 
 from cd_pipeline.checks import build_checks
+from cd_pipeline.data.frames import write_frame
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import read_pairs, read_photos, write_photos
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
-from cd_pipeline.training.checkpoint import read_history, write_history
 from cd_pipeline_tests.assets.tiny import draw_photos, run, tiny_recipe
 
 
@@ -84,13 +85,11 @@ def test_a_loss_that_is_not_finite_and_a_useless_network_are_found(spoilt: tuple
     recipe, root = spoilt
     path = root / "rooms" / "checkpoint" / "history.parquet"
     good = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "val_f1": 0.9}
-    write_history(path, [good])
+    write_frame(path, pd.DataFrame([good]))
     assert evaluate("finite", recipe, root).passed
     assert evaluate("beats", recipe, root).passed
-    write_history(
-        path, [{**good, "val_f1": 0.01}, {**good, "epoch": 2, "val_loss": float("nan"), "val_f1": 0.01}]
-    )
-    assert len(read_history(path)) == 2
+    broken = {**good, "epoch": 2, "val_loss": float("nan"), "val_f1": float("nan")}
+    write_frame(path, pd.DataFrame([{**good, "val_f1": 0.01}, broken]))
     assert not evaluate("finite", recipe, root).passed
     useless = evaluate("beats", recipe, root)
     assert not useless.passed

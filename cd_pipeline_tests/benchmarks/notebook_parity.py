@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+import numpy.typing as npt
 import torch
 from timm.utils import ModelEmaV3
 
@@ -213,7 +215,9 @@ def read_real_pairs(folder: Path, size: int) -> Iterator[tuple[str, PairArrays]]
         yield path.stem, at_input_size(PairArrays(read_photo(path), read_photo(after), read_mask(mask)), size)
 
 
-def _predict(model: torch.nn.Module, runtime: Runtime, before: Image, after: Image) -> Any:
+def _predict(
+    model: torch.nn.Module, runtime: Runtime, before: Image, after: Image
+) -> npt.NDArray[np.float32]:
     return predict_probability(model, before, after, runtime)
 
 

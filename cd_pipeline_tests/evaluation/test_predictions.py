@@ -2,7 +2,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,9 @@ from cd_pipeline.evaluation.predictions import (
     binarise,
     differencing_oracle,
     predict_pair,
+    scores_by_class,
     summarise,
     write_predictions,
-    write_scores,
 )
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged, write_pair, write_pairs_to
@@ -232,14 +231,22 @@ def test_no_pair_at_all_is_an_error() -> None:
         summarise([])
 
 
-def test_the_scores_file_has_one_row_a_pair_that_names_its_png(tmp_path: Path) -> None:
-    write_scores(tmp_path / "predictions.parquet", SCORES)
-    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+def test_a_score_as_a_row_names_its_png_and_all_counts() -> None:
+    rows = [score.to_row() for score in SCORES]
     assert [row["file"] for row in rows] == ["a.png", "b.png", "c.png", "d.png"]
     assert rows[0]["f1"] == pytest.approx(12 / 18)
     assert [rows[0][key] for key in ("tp", "fp", "fn", "tn", "own_size_tp")] == [6, 2, 4, 88, 60]
     assert [row["alarm"] for row in rows] == [False, False, False, True]
     assert [row["changed"] for row in rows] == [True, True, False, False]
+
+
+def test_scores_by_class_pool_the_pixels_of_each_class() -> None:
+    table = scores_by_class(SCORES).set_index("class")
+    for name in {score.class_name for score in SCORES}:
+        members = [score.confusion for score in SCORES if score.class_name == name]
+        tp, fp, fn = (sum(getattr(c, key) for c in members) for key in ("tp", "fp", "fn"))
+        assert table.loc[name, "pairs"] == len(members)
+        assert table.loc[name, "f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1)
 
 
 def test_plain_differencing_solves_a_plain_change() -> None:

@@ -1,13 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, sweep_predictions, write_columns
+from cd_pipeline.data.frames import write_frame
+from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, sweep_predictions
 
 CHOSEN = ChosenThreshold(0.36, 0.51, 0.34, 0.6, 0.45, "abc")
 
@@ -63,7 +65,7 @@ def test_a_file_that_is_no_threshold_is_named_with_the_remedy(tmp_path: Path, co
 def test_the_whole_sweep_is_kept_as_columns(tmp_path: Path) -> None:
     probability, truth = np.array([[0.1, 0.3, 0.35]], np.float32), np.array([[False, True, False]])
     sweep = sweep_predictions([(probability, truth)], low=0.05, high=0.32, steps=3)
-    write_columns(tmp_path / "sweep.parquet", sweep.table())
+    write_frame(tmp_path / "sweep.parquet", pd.DataFrame(sweep.table()))
     columns = pq.read_table(tmp_path / "sweep.parquet").to_pydict()
     assert columns["threshold"] == pytest.approx([0.05, 0.185, 0.32])
     assert (columns["tp"], columns["fp"], columns["fn"]) == ([1, 1, 0], [2, 1, 1], [0, 0, 1])

@@ -12,10 +12,8 @@ from cd_pipeline.training.checkpoint import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,
-    read_history,
     save_checkpoint,
     weights_digest,
-    write_history,
 )
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -158,8 +156,3 @@ def test_another_value_name_or_shape_gives_another_digest(other: dict[str, Tenso
 def test_the_digest_does_not_depend_on_how_values_lie_in_memory() -> None:
     strided = {**BASE, "a.weight": BASE["a.weight"].t().contiguous().t()}
     assert weights_digest(strided) == weights_digest(BASE)
-
-
-def test_the_history_is_kept_row_by_row(tmp_path: Path) -> None:
-    write_history(tmp_path / "history.parquet", HISTORY)
-    assert read_history(tmp_path / "history.parquet") == HISTORY
