@@ -178,14 +178,12 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("mlpackage")), blocking=True)
     def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
         """The package, read back and executed op by op on the test pairs, gives what the checkpoint gives."""
+        from cd_pipeline.export.agreeing import AgreementLimits
         from cd_pipeline.export.package_check import PackageAgreement
 
         content = json.loads(workspace.require(recipe, "mlpackage", "agreement.json").read_text())
         agreement = PackageAgreement(**{**content, "non_finite_ops": tuple(content["non_finite_ops"])})
-        limits = recipe.export
-        broken = agreement.violations(
-            limits.max_probability_difference, limits.min_mask_iou, limits.max_flipped_share
-        )
+        broken = AgreementLimits(**recipe.export.limits()).violations(agreement)
         return dg.AssetCheckResult(
             passed=not broken,
             description=" ".join(broken) or f"agrees on {agreement.pairs} test pairs",

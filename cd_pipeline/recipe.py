@@ -43,10 +43,16 @@ class ExportSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    precision: Literal["float16", "float32"] = "float16"
+    precision: Literal["float16", "float32"] = Field(
+        default="float16", description="where float16 breaks a limit below, the package is float32"
+    )
     max_probability_difference: float = Field(default=0.02, gt=0, le=1)
     min_mask_iou: float = Field(default=0.99, ge=0, le=1)
     max_flipped_share: float = Field(default=0.001, ge=0, le=1)
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits of agreement by name."""
+        return self.model_dump(exclude={"precision"})
 
 
 class RecipeSettings(BaseModel):

@@ -31,8 +31,8 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.pairs import input_pairs
         from cd_pipeline.data.preprocessing import PIXEL_SCALE
         from cd_pipeline.evaluation.threshold import ChosenThreshold
-        from cd_pipeline.export.coreml import export_mlpackage, package_digest
-        from cd_pipeline.export.package_check import check_package
+        from cd_pipeline.export.agreeing import AgreementLimits, export_agreeing
+        from cd_pipeline.export.coreml import package_digest
         from cd_pipeline.training.checkpoint import load_checkpoint
 
         saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
@@ -41,19 +41,22 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
         pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "test")
         size, folder = recipe.input.size, workspace.folder(recipe, "mlpackage")
         folder.mkdir(parents=True, exist_ok=True)
-        model, path = saved.model(), folder / PACKAGE
-        export_mlpackage(
+        model, path, roots = saved.model(), folder / PACKAGE, workspace.roots(recipe)
+        export = export_agreeing(
             model,
             path,
+            lambda: ((pair.before, pair.after) for pair in input_pairs(pairs, roots, size)),
+            precision=recipe.export.precision,
+            limits=AgreementLimits(**recipe.export.limits()),
             size=size,
+            threshold=chosen.threshold,
             pixel_scale=PIXEL_SCALE,
             metadata=package_metadata(recipe, saved, chosen, metrics),
             description=DESCRIPTION,
-            precision=recipe.export.precision,
         )
-        images = ((pair.before, pair.after) for pair in input_pairs(pairs, workspace.roots(recipe), size))
-        agreement = check_package(path, model, images, threshold=chosen.threshold, pixel_scale=PIXEL_SCALE)
-        write_text(folder / "agreement.json", json.dumps(asdict(agreement), indent=2) + "\n")
+        if export.given_up:
+            context.log.warning(f"exported in float32: in float16 {' '.join(export.given_up)}")
+        write_text(folder / "agreement.json", json.dumps(asdict(export.agreement), indent=2) + "\n")
         tests = workspace.folder(recipe, "test_predictions")
         context.log.info(f"package: {path.absolute()}")
         context.log.info(f"gallery: {(tests / 'gallery.png').absolute()}")
@@ -67,7 +70,8 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "outputs": f"probability: (1, 1, {size}, {size}), float32 in [0, 1]",
                 "threshold": chosen.threshold,
                 "test_f1": metrics["f1"],
-                **agreement_figures(agreement),
+                "precision": export.precision,
+                **agreement_figures(export.agreement),
             },
         )
 

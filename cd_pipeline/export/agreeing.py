@@ -1,0 +1,82 @@
+"""Export in the smallest precision in which the package agrees with the checkpoint."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from cd_pipeline.export.coreml import Precision, export_mlpackage
+from cd_pipeline.export.package_check import ImagePair, PackageAgreement, check_package
+
+
+@dataclass(frozen=True)
+class AgreementLimits:
+    """How far a package may be from its checkpoint."""
+
+    max_probability_difference: float = 0.02
+    min_mask_iou: float = 0.99
+    max_flipped_share: float = 0.001
+
+    def violations(self, agreement: PackageAgreement) -> list[str]:
+        """Return a sentence for each broken limit."""
+        return agreement.violations(
+            self.max_probability_difference, self.min_mask_iou, self.max_flipped_share
+        )
+
+
+@dataclass(frozen=True)
+class Export:
+    """A saved package: its precision, how it agrees, and why float16 was given up (empty: it was not)."""
+
+    precision: Precision
+    agreement: PackageAgreement
+    given_up: tuple[str, ...]
+
+
+def export_agreeing(
+    model: nn.Module,
+    path: Path,
+    pairs: Callable[[], Iterable[ImagePair]],
+    *,
+    precision: Precision,
+    limits: AgreementLimits,
+    size: int,
+    threshold: float,
+    pixel_scale: float,
+    metadata: Mapping[str, str],
+    description: str,
+) -> Export:
+    """Export a package and compare it with the model; in float32 where float16 breaks a limit.
+
+    Args:
+        model: The checkpoint's model.
+        path: Where to write the `.mlpackage`.
+        pairs: Gives the pairs to compare on, afresh each time: uint8 HxWx3 RGB at the model's size.
+        precision: The one tried first.
+        limits: What "agrees" means.
+        size: Side of the inputs in px.
+        threshold: A pixel is changed where its probability is greater.
+        pixel_scale: From 0-255 to the model's input.
+        metadata: User-defined metadata; `precision` is added.
+        description: Short description.
+
+    Returns:
+        The export; its agreement may still break a limit, which is for the caller to judge.
+    """
+    given_up: list[str] = []
+    while True:
+        export_mlpackage(
+            model,
+            path,
+            size=size,
+            pixel_scale=pixel_scale,
+            metadata={**metadata, "precision": precision},
+            description=description,
+            precision=precision,
+        )
+        agreement = check_package(path, model, pairs(), threshold=threshold, pixel_scale=pixel_scale)
+        broken = limits.violations(agreement)
+        if not broken or precision == "float32":
+            return Export(precision, agreement, tuple(given_up))
+        given_up, precision = broken, "float32"
