@@ -1,13 +1,14 @@
 """Asset checks of a recipe. A failed one that makes later assets worthless blocks them."""
 
-import json
 from collections.abc import Sequence
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import read_json, rendered_pairs, trained
+from cd_pipeline.assets.mlpackage import PACKAGE
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
-from cd_pipeline.resources import Compute, Workspace
+from cd_pipeline.resources import Workspace
 
 SAMPLED_PAIRS = 32
 POSITIVE_SHARE = (0.005, 0.60)
@@ -53,11 +54,9 @@ def mask_values_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
     def masks_are_binary_and_sized(workspace: Workspace) -> dg.AssetCheckResult:
         """Every mask holds only 0 and 255 and has the size of its after image."""
-        from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.evaluation.masks import mask_faults
 
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
-        frozen = [pair for pair in pairs if pair.after is not None]
+        frozen = rendered_pairs(workspace, recipe)
         faults = mask_faults(frozen, workspace.roots(recipe))
         return dg.AssetCheckResult(
             passed=not faults,
@@ -73,24 +72,37 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
     def masks_tell_the_truth(workspace: Workspace) -> dg.AssetCheckResult:
-        """Where before and after differ, the mask is 255; checked on a sample of pairs rendered anew."""
-        from cd_pipeline.data.manifest import read_pairs
+        """Where before and after differ, the mask is 255.
+
+        A sample of the pictures on disk is looked at, and compared with their plan rendered anew.
+        """
+        from cd_pipeline.data.pairs import load_pair
+        from cd_pipeline.evaluation.masks import same_pictures
         from cd_pipeline.synthesis.pairs import render_pair
         from cd_pipeline.synthesis.render import untruthful_pixels
 
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
-        frozen = [pair for pair in pairs if pair.after is not None]
+        frozen, roots = rendered_pairs(workspace, recipe), workspace.roots(recipe)
         sample = frozen[:: max(1, len(frozen) // SAMPLED_PAIRS)]
-        roots = workspace.roots(recipe)
-        wrong = {pair.pair_id: untruthful_pixels(render_pair(pair, roots)) for pair in sample}
-        lying = {name: pixels for name, pixels in wrong.items() if pixels}
+        lying, altered = {}, []
+        for pair in sample:
+            arrays = load_pair(pair, roots)
+            if not same_pictures(arrays, render_pair(pair, roots)):
+                altered.append(pair.pair_id)
+            if pixels := untruthful_pixels(arrays):
+                lying[pair.pair_id] = pixels
         asked_for = not recipe.synthesis.truthful_masks or recipe.synthesis.reencode_jpeg
         return dg.AssetCheckResult(
-            passed=not lying,
-            severity=dg.AssetCheckSeverity.WARN if asked_for else dg.AssetCheckSeverity.ERROR,
+            passed=not lying and not altered,
+            severity=dg.AssetCheckSeverity.WARN if asked_for and not altered else dg.AssetCheckSeverity.ERROR,
             description=f"{len(lying)} of {len(sample)} sampled pairs differ outside their mask"
-            + (", as the recipe asks" if lying and asked_for else ""),
-            metadata={"sampled": len(sample), "untruthful_pairs": len(lying), "pixels": sum(lying.values())},
+            + (", as the recipe asks" if lying and asked_for else "")
+            + f"; {len(altered)} are not what their plan gives",
+            metadata={
+                "sampled": len(sample),
+                "untruthful_pairs": len(lying),
+                "pixels": sum(lying.values()),
+                "altered_pairs": len(altered),
+            },
         )
 
     return masks_tell_the_truth
@@ -101,19 +113,23 @@ def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
     def positive_share_is_plausible(workspace: Workspace) -> dg.AssetCheckResult:
-        """Between 0.5 % and 60 % of the pixels are changed; a set without change, or all of it, blocks."""
-        from cd_pipeline.data.manifest import read_pairs
+        """Between 0.5 % and 60 % of each split's pixels are changed.
+
+        A split without any change, or changed all over, blocks what comes after.
+        """
         from cd_pipeline.evaluation.masks import mask_shares
 
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
-        shares = mask_shares([pair for pair in pairs if pair.after is not None], workspace.roots(recipe))
-        share, (low, high) = shares["all"], POSITIVE_SHARE
-        useless = share in (0.0, 1.0)
+        shares, (low, high) = (
+            mask_shares(rendered_pairs(workspace, recipe), workspace.roots(recipe)),
+            POSITIVE_SHARE,
+        )
+        useless = any(share in (0.0, 1.0) for share in shares.values())
+        found = ", ".join(f"{split} {share:.2%}" for split, share in shares.items())
         return dg.AssetCheckResult(
-            passed=low <= share <= high,
+            passed=all(low <= share <= high for share in shares.values()),
             severity=dg.AssetCheckSeverity.ERROR if useless else dg.AssetCheckSeverity.WARN,
-            description=f"{share:.2%} of the pixels are changed; expected {low:.1%} to {high:.0%}",
-            metadata={"positive_pixel_share": share},
+            description=f"changed pixels: {found}; expected {low:.1%} to {high:.0%}",
+            metadata={f"positive_pixel_share_{split}": share for split, share in shares.items()},
         )
 
     return positive_share_is_plausible
@@ -147,26 +163,26 @@ def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The network beats marking everything as changed."""
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
-    def beats_everything_changed(workspace: Workspace, compute: Compute) -> dg.AssetCheckResult:
+    def beats_everything_changed(workspace: Workspace) -> dg.AssetCheckResult:
         """Val F1 is above that of marking every pixel; the best of plain differencing stands beside it."""
-        from cd_pipeline.data.frames import read_frame
-        from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.data.pairs import input_pairs
+        from cd_pipeline.evaluation.differencing import DifferencingOracle
         from cd_pipeline.evaluation.metrics import everything_changed_f1
-        from cd_pipeline.evaluation.predictions import differencing_oracle
 
-        history = read_frame(workspace.require(recipe, "checkpoint", "history.parquet"))
-        val_f1 = float(history["val_f1"].max())  # NaN of a broken epoch is skipped
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "val")
-        arrays = list(input_pairs(pairs, workspace.roots(recipe), recipe.input.size))
-        positive = sum(int((pair.mask > 0).sum()) for pair in arrays)
-        floor = everything_changed_f1(positive, sum(pair.mask.size for pair in arrays))
-        oracle = differencing_oracle(arrays)
+        saved = trained(workspace, recipe)
+        val_f1 = next(row["val_f1"] for row in saved.history if row["epoch"] == saved.best_epoch)
+        oracle, positive, pixels = DifferencingOracle(), 0, 0
+        pairs = rendered_pairs(workspace, recipe, "val")
+        for pair in input_pairs(pairs, workspace.roots(recipe), recipe.input.size):
+            oracle.update(pair.before, pair.after, pair.mask)
+            positive += int((pair.mask > 0).sum())
+            pixels += pair.mask.size
+        floor, best = everything_changed_f1(positive, pixels), oracle.best().f1
         return dg.AssetCheckResult(
             passed=val_f1 > floor,
             description=f"val F1 {val_f1:.3f}; everything changed {floor:.3f}; "
-            f"plain differencing at its best {oracle.f1:.3f}",
-            metadata={"val_f1": val_f1, "everything_changed_f1": floor, "differencing_oracle_f1": oracle.f1},
+            f"plain differencing at its best {best:.3f}",
+            metadata={"val_f1": val_f1, "everything_changed_f1": floor, "differencing_oracle_f1": best},
         )
 
     return beats_everything_changed
@@ -179,14 +195,18 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
         """The package, read back and executed op by op on the test pairs, gives what the checkpoint gives."""
         from cd_pipeline.export.agreeing import AgreementLimits
+        from cd_pipeline.export.coreml import package_digest
         from cd_pipeline.export.package_check import PackageAgreement
 
-        content = json.loads(workspace.require(recipe, "mlpackage", "agreement.json").read_text())
+        content = read_json(workspace.require(recipe, "mlpackage", "agreement.json"))
+        digest = package_digest(workspace.require(recipe, "mlpackage", PACKAGE))
+        fresh = content.pop("package_digest") == digest
         agreement = PackageAgreement(**{**content, "non_finite_ops": tuple(content["non_finite_ops"])})
         broken = AgreementLimits(**recipe.export.limits()).violations(agreement)
         return dg.AssetCheckResult(
-            passed=not broken,
-            description=" ".join(broken) or f"agrees on {agreement.pairs} test pairs",
+            passed=fresh and not broken,
+            description=" ".join(broken if fresh else ["agreement.json is of another package."])
+            or f"agrees on {agreement.pairs} test pairs",
             metadata={
                 "pairs": agreement.pairs,
                 "max_probability_difference": agreement.max_probability_difference,

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 INLINE_LIMIT = 96_000
 """Bytes of an inline picture in the event log."""
 
+TABLE_LIMIT = 200
+"""Rows of a table in the event log; the whole tables are files."""
+
 
 def picture(content: bytes, mime: str = "image/png") -> dg.MarkdownMetadataValue:
     """Show a picture inline.
@@ -26,9 +29,11 @@ def picture(content: bytes, mime: str = "image/png") -> dg.MarkdownMetadataValue
 
 
 def table(rows: "Sequence[Mapping[str, Any]] | pd.DataFrame") -> dg.TableMetadataValue:
-    """Show rows of plain values with the same keys, or a data frame, as a table."""
+    """Show rows of plain values with the same keys, or a data frame, as a table; the first 200 of them."""
     plain = rows if isinstance(rows, Sequence) else rows.to_dict("records")
-    records = [dg.TableRecord({str(key): _cell(value) for key, value in row.items()}) for row in plain]
+    records = [
+        dg.TableRecord({str(key): _cell(value) for key, value in row.items()}) for row in plain[:TABLE_LIMIT]
+    ]
     names = list(records[0].data) if records else ["nothing"]
     columns = [
         dg.TableColumn(name, _column_type([record.data[name] for record in records])) for name in names

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         path = self.folder(recipe, asset) / file
         if not path.exists():
-            remedy = REMEDY.format(key="/".join(recipe.asset_key(asset)))
-            raise FileNotFoundError(f"{path} is not there: run {remedy}")
+            raise FileNotFoundError(f"{path} is not there: run {self.remedy(recipe, asset)}")
         return path
+
+    def remedy(self, recipe: Recipe, asset: str) -> str:
+        """Return the command that makes an asset and all before it."""
+        return REMEDY.format(key="/".join(recipe.asset_key(asset)))
 
 
 class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -60,7 +64,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:<n> or mps")
     precision: str = Field(default="auto", description="auto, float32, float16 or bfloat16")
     threads: int | None = Field(default=None, description="none: the cores this process may use")
-    workers: int | None = Field(default=None, description="loader processes")
+    workers: int | None = Field(default=None, description="loader processes; none: 0")
 
     def runtime(self) -> "Runtime":
         """Resolve the settings on this machine."""
@@ -75,4 +79,4 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Threads for work on files."""
         if self.threads:
             return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()

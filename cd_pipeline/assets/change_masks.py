@@ -3,6 +3,7 @@
 import dagster as dg
 from tqdm import tqdm
 
+from cd_pipeline.assets.inputs import MASKS_STAMP, manifest_path
 from cd_pipeline.assets.stage import on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
@@ -20,17 +21,22 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The frozen pairs as lossless pictures: after image and mask, made from photo and plan alone."""
+        from cd_pipeline.data.files import file_digest, write_text
         from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.data.pairs import at_input_size, load_pair
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.masks import mask_shares
         from cd_pipeline.synthesis.pairs import render_pairs
 
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"))
+        manifest = manifest_path(workspace, recipe)
+        data_version, pairs = file_digest(manifest), read_pairs(manifest)
+        stamp = workspace.folder(recipe, "change_masks") / MASKS_STAMP
+        stamp.unlink(missing_ok=True)
         frozen = [pair for pair in pairs if pair.after is not None]
         roots = workspace.roots(recipe)
         with tqdm(desc="rendering pairs", total=len(frozen), leave=False, disable=not on_terminal()) as bar:
             version = render_pairs(pairs, roots, threads=compute.cores, progress=bar.update)
+        write_text(stamp, data_version)
         shares = mask_shares(frozen, roots)
         context.log.info(f"{len(frozen)} pairs rendered to {workspace.folder(recipe, 'change_masks')}")
         shown = [at_input_size(load_pair(pair, roots), SHOWN_SIZE) for pair in frozen[:SHOWN]]

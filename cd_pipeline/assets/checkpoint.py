@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import manifest_path, rendered_pairs
 from cd_pipeline.assets.stage import GPU_POOL, library_logger, on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
@@ -36,8 +37,9 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.training.loop import train
         from cd_pipeline.training.pair_sets import training_sets
 
-        manifest = workspace.require(recipe, "pair_manifest", "pairs.parquet")
-        workspace.require(recipe, "change_masks", "val")
+        manifest = manifest_path(workspace, recipe)
+        data_version = file_digest(manifest)
+        rendered_pairs(workspace, recipe)
         roots, log, runtime = workspace.roots(recipe), library_logger(context), compute.runtime()
         train_set, val_set = training_sets(manifest, roots, recipe.input.size, recipe.synthesis)
         model, pretrained = start_model(recipe.model, seed=recipe.training.seed, logger=log)
@@ -55,7 +57,13 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         history = [asdict(record) for record in result.history]
         versions = {name: package_version(name) for name in VERSIONED_PACKAGES}
         saved = Checkpoint(
-            result.weights, recipe.plain(), history, versions, pretrained, file_digest(manifest)
+            weights=result.weights,
+            recipe=recipe.plain(),
+            history=history,
+            versions=versions,
+            pretrained=pretrained,
+            data_version=data_version,
+            best_epoch=result.best.epoch,
         )
         curves = training_curves(history, result.best.epoch)
         folder = workspace.folder(recipe, "checkpoint")

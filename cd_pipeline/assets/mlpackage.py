@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import chosen_threshold, measured, rendered_pairs, trained
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cd_pipeline.training.checkpoint import Checkpoint
 
 PACKAGE = "change_detector.mlpackage"
+TOLD_METRICS = ("pairs", "precision", "recall", "f1", "iou", "mean_image_f1", "differencing_oracle_f1")
 DESCRIPTION = "Marks what changed between two photos of the same place."
 
 
@@ -27,18 +29,15 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The network for iOS 16 and later, read back from disk and compared with the checkpoint."""
         from cd_pipeline.data.files import write_text
-        from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.data.pairs import input_pairs
         from cd_pipeline.data.preprocessing import PIXEL_SCALE
-        from cd_pipeline.evaluation.threshold import ChosenThreshold
         from cd_pipeline.export.agreeing import AgreementLimits, export_agreeing
         from cd_pipeline.export.coreml import package_digest
-        from cd_pipeline.training.checkpoint import load_checkpoint
 
-        saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
-        chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
-        metrics = json.loads(workspace.require(recipe, "test_predictions", "metrics.json").read_text())
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "test")
+        saved = trained(workspace, recipe)
+        chosen = chosen_threshold(workspace, recipe, saved)
+        metrics = measured(workspace, recipe, saved, chosen)
+        pairs = rendered_pairs(workspace, recipe, "test")
         size, folder = recipe.input.size, workspace.folder(recipe, "mlpackage")
         folder.mkdir(parents=True, exist_ok=True)
         model, path, roots = saved.model(), folder / PACKAGE, workspace.roots(recipe)
@@ -56,13 +55,14 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
         if export.given_up:
             context.log.warning(f"exported in float32: in float16 {' '.join(export.given_up)}")
-        write_text(folder / "agreement.json", json.dumps(asdict(export.agreement), indent=2) + "\n")
+        proof = {**asdict(export.agreement), "package_digest": package_digest(path)}
+        write_text(folder / "agreement.json", json.dumps(proof, indent=2) + "\n")
         tests = workspace.folder(recipe, "test_predictions")
         context.log.info(f"package: {path.absolute()}")
         context.log.info(f"gallery: {(tests / 'gallery.png').absolute()}")
         context.log.info(f"metrics: {(tests / 'metrics.json').absolute()} (test F1 {metrics['f1']:.3f})")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(package_digest(path)),
+            data_version=dg.DataVersion(proof["package_digest"]),
             metadata={
                 "path": dg.MetadataValue.path(path.absolute()),
                 "megabytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6,
@@ -89,18 +89,9 @@ def agreement_figures(agreement: "PackageAgreement") -> dict[str, float | str]:
 
 
 def package_metadata(
-    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold", metrics: dict[str, float]
+    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold", metrics: dict[str, Any]
 ) -> dict[str, str]:
-    """Return what an app developer reads in the package: threshold, metrics, recipe and versions.
-
-    Raises:
-        ValueError: the threshold belongs to another checkpoint.
-    """
-    if chosen.checkpoint_version != saved.version:
-        raise ValueError(
-            "threshold/threshold.json was chosen for another checkpoint than checkpoint/model.pt; "
-            "materialize threshold and all after it again"
-        )
+    """Return what an app developer reads in the package: threshold, metrics, recipe and versions."""
     return {
         "threshold": repr(chosen.threshold),
         "input_size": str(recipe.input.size),
@@ -108,5 +99,6 @@ def package_metadata(
         "checkpoint_version": saved.version,
         "data_version": saved.data_version,
         "pretrained": str(saved.pretrained).lower(),
-        **{f"test_{name}": f"{value:.6g}" for name, value in metrics.items() if name != "threshold"},
+        **{f"test_{name}": f"{metrics[name]:.6g}" for name in TOLD_METRICS},
+        "test_masks": "smoothed 3x3" if metrics["smoothed"] else "probability > threshold",
     }

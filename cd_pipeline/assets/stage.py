@@ -59,7 +59,8 @@ def _in_one_line(body: Body) -> Body:
             return body(context, **resources)
         except (ValueError, OSError, FloatingPointError) as error:
             context.log.error(str(error))
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            expected = isinstance(error, FileNotFoundError)  # a missing input needs no stack trace
+            raise dg.Failure(description=str(error), allow_retries=False) from (None if expected else error)
 
     return guarded
 

@@ -4,6 +4,7 @@ import json
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import chosen_threshold, rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
@@ -32,25 +33,30 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
         from cd_pipeline.data.files import digest, file_digest, write_text
         from cd_pipeline.data.frames import write_frame
-        from cd_pipeline.data.images import write_png
-        from cd_pipeline.data.manifest import read_pairs
+        from cd_pipeline.data.images import Image, write_png
+        from cd_pipeline.data.pairs import PairArrays
+        from cd_pipeline.evaluation.differencing import DifferencingOracle
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.predictions import (
-            differencing_oracle,
             scores_by_class,
             summarise,
             write_predictions,
         )
-        from cd_pipeline.evaluation.threshold import ChosenThreshold
-        from cd_pipeline.training.checkpoint import load_checkpoint
 
-        saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
-        chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "test")
-        runtime = compute.runtime()
-        runtime.prepare()
+        saved = trained(workspace, recipe)
+        chosen = chosen_threshold(workspace, recipe, saved)
+        pairs = rendered_pairs(workspace, recipe, "test")
         folder = workspace.folder(recipe, "test_predictions")
-        seen = []
+        runtime = compute.runtime().exact()
+        runtime.prepare()
+        shown: list[Image] = []
+        oracle = DifferencingOracle()
+
+        def look(pair: PairArrays, prediction: Image) -> None:
+            oracle.update(pair.before, pair.after, pair.mask)
+            if len(shown) < SHOWN:
+                shown.append(pair_row(pair, prediction))
+
         scores = write_predictions(
             runtime.place(saved.model()),
             pairs,
@@ -60,24 +66,28 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             threshold=chosen.threshold,
             runtime=runtime,
             smooth=recipe.threshold.smooth,
-            on_pair=lambda pair, prediction: seen.append((pair, prediction)),
+            on_pair=look,
         )
-        oracle = differencing_oracle(pair for pair, _ in seen)
-        metrics = {**summarise(scores), "threshold": chosen.threshold, "differencing_oracle_f1": oracle.f1}
-        rows = pd.DataFrame([score.to_row() for score in scores])
+        metrics = {
+            **summarise(scores),
+            "differencing_oracle_f1": oracle.best().f1,
+            "threshold": chosen.threshold,
+            "smoothed": recipe.threshold.smooth,
+            "checkpoint_version": saved.version,
+        }
+        rows, sheet = pd.DataFrame([score.to_row() for score in scores]), gallery(shown)
         write_frame(folder / "predictions.parquet", rows)
-        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        sheet = gallery([pair_row(pair, prediction) for pair, prediction in seen[:SHOWN]])
         write_png(folder / "gallery.png", sheet)
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         context.log.info(
-            f"test F1 {metrics['f1']:.3f}, IoU {metrics['iou']:.3f} "
-            f"(plain differencing at its best: F1 {oracle.f1:.3f}); gallery: {folder / 'gallery.png'}"
+            f"test F1 {metrics['f1']:.3f}, IoU {metrics['iou']:.3f} (plain differencing at its best: "
+            f"F1 {metrics['differencing_oracle_f1']:.3f}); gallery: {folder / 'gallery.png'}"
         )
         files = [file_digest(folder / f"{pair.pair_id}.png") for pair in pairs]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest(*files, json.dumps(metrics))),
             metadata={
-                **metrics,
+                **{key: value for key, value in metrics.items() if value is not None},
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
                 "per_class": table(scores_by_class(scores)),
                 "per_pair": table(rows[list(SHOWN_COLUMNS)]),

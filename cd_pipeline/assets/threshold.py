@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture
 from cd_pipeline.recipe import Recipe
@@ -30,15 +31,13 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.datasets import PairDataset
         from cd_pipeline.data.files import digest, write_bytes
         from cd_pipeline.data.frames import write_frame
-        from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.evaluation.figures import sweep_curve
         from cd_pipeline.evaluation.predict import iterate_probabilities
         from cd_pipeline.evaluation.threshold import choose, sweep_predictions
-        from cd_pipeline.training.checkpoint import load_checkpoint
 
-        saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
-        pairs = read_pairs(workspace.require(recipe, "pair_manifest", "pairs.parquet"), "val")
-        runtime = compute.runtime()
+        saved = trained(workspace, recipe)
+        pairs = rendered_pairs(workspace, recipe, "val")
+        runtime = compute.runtime().exact()
         runtime.prepare()
         dataset = PairDataset(pairs, workspace.roots(recipe), recipe.input.size)
         predictions = iterate_probabilities(runtime.place(saved.model()), dataset, runtime)

@@ -60,7 +60,7 @@ def read_photo(path: Path, sha256: str | None = None) -> Image:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: the photo is not there; put it back or materialize raw_photos again"
+            f"{path}: the picture is not there; if it is a photo, put it back or materialize raw_photos again, otherwise change_masks"
         )
     content = path.read_bytes()
     if sha256 is not None and bytes_digest(content) != sha256:

@@ -47,7 +47,9 @@ def load_pair(pair: Pair, roots: Roots) -> PairArrays:
     """
     if pair.after is None or pair.mask is None:
         raise ValueError(f"pair {pair.pair_id}: drawn anew each epoch, nothing of it is on disk")
-    before, after = read_photo(roots.resolve(pair.before)), read_photo(roots.resolve(pair.after))
+    # a photo that stands for itself must be the one the plan was drawn for
+    expected = pair.photo_sha256 if pair.before == pair.photo else None
+    before, after = read_photo(roots.resolve(pair.before), expected), read_photo(roots.resolve(pair.after))
     mask = read_mask(roots.resolve(pair.mask))
     if not before.shape[:2] == after.shape[:2] == mask.shape:
         raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from cd_pipeline.data.images import read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.pairs import PairArrays, Roots
 
 
 def mask_shares(pairs: Sequence[Pair], roots: Roots) -> dict[str, float]:
@@ -33,3 +33,8 @@ def mask_faults(pairs: Sequence[Pair], roots: Roots) -> list[str]:
         if mask.shape != after.shape[:2]:
             faults.append(f"{pair.pair_id}: mask {mask.shape}, after image {after.shape[:2]}")
     return faults
+
+
+def same_pictures(one: PairArrays, other: PairArrays) -> bool:
+    """Tell whether two pairs are equal, pixel by pixel."""
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -1,6 +1,6 @@
 """Test predictions: a PNG a pair at the photo's own size, and the scores of each."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
-from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -93,7 +92,7 @@ def write_predictions(
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the photo's own size) for each.
 
-    PNGs of pairs that are no longer in the manifest are deleted.
+    Anything else in the folder is of an earlier run and is deleted first.
 
     Args:
         model: on the runtime's device.
@@ -106,6 +105,7 @@ def write_predictions(
         smooth: 3x3 smoothing of the masks.
         on_pair: gets each pair and its prediction at the input size.
     """
+    keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
     for pair in pairs:
         arrays = load_pair(pair, roots)
@@ -123,12 +123,13 @@ def write_predictions(
                 own_size=Confusion.of(own, arrays.mask),
             )
         )
-    keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     return scores
 
 
-def summarise(scores: Sequence[PairScore]) -> dict[str, float]:
+def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
     """Return the figures of a set: pooled, mean per image, at own size, and alarms on no-change pairs.
+
+    The alarm rate is None where there is no no-change pair.
 
     Raises:
         ValueError: there is no pair.
@@ -147,7 +148,7 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float]:
         "mean_image_f1": mean_image_f1(score.confusion for score in scores),
         "mean_image_iou": mean_image_iou(score.confusion for score in scores),
         "no_change_pairs": len(unchanged),
-        "no_change_alarm_rate": alarms / len(unchanged) if unchanged else 0.0,
+        "no_change_alarm_rate": alarms / len(unchanged) if unchanged else None,
         "no_change_alarm_rate_low": low,
         "no_change_alarm_rate_high": high,
     }
@@ -161,11 +162,3 @@ def scores_by_class(scores: Sequence[PairScore]) -> pd.DataFrame:
         total = Confusion(*(int(value) for value in members.sum()))
         rows.append({"class": str(name), "pairs": len(members), "f1": total.f1, "iou": total.iou})
     return pd.DataFrame(rows)
-
-
-def differencing_oracle(pairs: Iterable[PairArrays]) -> OracleResult:
-    """Return the best that plain differencing reaches on these pairs, with its threshold chosen on them."""
-    oracle = DifferencingOracle()
-    for pair in pairs:
-        oracle.update(pair.before, pair.after, pair.mask)
-    return oracle.best()

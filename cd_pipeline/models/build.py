@@ -1,6 +1,8 @@
 """`build_model`: from settings to a network."""
 
 import logging
+import pickle
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,23 @@ from cd_pipeline.models.tiny_change_unet import ENCODER, TinyChangeUNet
 def build_model(settings: ModelSettings) -> TinyChangeUNet:
     """Build the network with fresh weights, drawn from torch's global generator."""
     return {"tiny_change_unet": TinyChangeUNet}[settings.name]()
+
+
+def load_start(model: TinyChangeUNet, path: Path, logger: logging.Logger) -> None:
+    """Load a state dict file into a network; blocks that the published one never read are dropped.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not a state dict of this network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; set model.start_from to a state dict, or to null")
+    try:
+        dropped = model.load_published_state(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"{path}: model.start_from is not a state dict of this network ({reason})") from None
+    logger.info(f"starting from {path}; {len(dropped)} unused tensors dropped")
 
 
 def start_model(settings: ModelSettings, *, seed: int, logger: logging.Logger) -> tuple[TinyChangeUNet, bool]:
@@ -27,6 +46,9 @@ def start_model(settings: ModelSettings, *, seed: int, logger: logging.Logger) -
     """
     torch.manual_seed(seed)
     model = build_model(settings)
+    if settings.start_from is not None:
+        load_start(model, Path(settings.start_from).expanduser(), logger)
+        return model, False
     if not settings.pretrained:
         return model, False
     try:

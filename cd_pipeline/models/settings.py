@@ -11,6 +11,9 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Literal["tiny_change_unet"] = "tiny_change_unet"
+    start_from: str | None = Field(
+        default=None, description="state dict to go on from: of this network or of the published one"
+    )
     pretrained: bool = Field(
         default=True, description="ImageNet weights for the encoder where timm's hub can be reached"
     )

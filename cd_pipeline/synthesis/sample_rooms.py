@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.synthesis.furniture import FURNITURE
 from cd_pipeline.synthesis.room_scene import Box, Scene, compose, draw
 from cd_pipeline.synthesis.room_textures import UInt8
@@ -195,7 +195,7 @@ def _workers(wanted: int | None) -> int:
         return 1
     if wanted is not None:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return min(cores, 8)
 
 

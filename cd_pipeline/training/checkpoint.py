@@ -25,7 +25,7 @@ class Checkpoint:
     """Weights, and plain values.
 
     `data_version` is the hash of the pair manifest it was trained on, `pretrained` whether the encoder
-    started from ImageNet weights, `versions` those of the packages.
+    started from ImageNet weights, `versions` those of the packages, `best_epoch` the one the weights are of.
     """
 
     weights: dict[str, Tensor]
@@ -34,6 +34,7 @@ class Checkpoint:
     versions: dict[str, str]
     pretrained: bool
     data_version: str
+    best_epoch: int
 
     @property
     def version(self) -> str:
@@ -66,6 +67,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "versions": checkpoint.versions,
         "pretrained": checkpoint.pretrained,
         "data_version": checkpoint.data_version,
+        "best_epoch": checkpoint.best_epoch,
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)

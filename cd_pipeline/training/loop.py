@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1, mean_image_f1
+from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
 from cd_pipeline.evaluation.predict import Batch, iterate_logits, load_batches
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 from cd_pipeline.models.runtime import Runtime
@@ -33,7 +33,6 @@ class EpochRecord:
     val_loss: float
     val_f1: float
     val_iou: float
-    val_mean_image_f1: float
     threshold: float
     train_seconds: float
     val_seconds: float
@@ -55,8 +54,8 @@ class TrainingResult:
 class Progress:
     """The best epoch so far: the last one that beat the best by more than `min_improvement`.
 
-    Patience counts only once the best beats `floor_f1`, that of marking everything as changed: until then
-    the network has not started to tell change from no change, and there is nothing to keep.
+    Patience counts only once the best beats `floor_f1`. With that of marking everything as changed, training
+    does not stop before the network has begun to tell change from no change.
     """
 
     min_improvement: float
@@ -139,13 +138,12 @@ def train(
             val_loss=scores.loss,
             val_f1=scores.confusion.f1,
             val_iou=scores.confusion.iou,
-            val_mean_image_f1=scores.mean_image_f1,
             threshold=scores.threshold,
             train_seconds=trained - started,
             val_seconds=time.perf_counter() - trained,
             images_per_second=_length(train_pairs) / (trained - started),
         )
-        progress.floor_f1 = scores.floor_f1
+        progress.floor_f1 = scores.floor_f1 if settings.wait_for_floor else -1.0
         progress.add(record, average.module)
         on_epoch(record)
         if progress.stop_reason:
@@ -196,7 +194,6 @@ class Validation:
     loss: float
     threshold: float
     confusion: Confusion
-    mean_image_f1: float
 
     @property
     def floor_f1(self) -> float:
@@ -219,22 +216,19 @@ def validate(
     """
     sweep = ThresholdSweep(linear_thresholds(settings.sweep.low, settings.sweep.high, settings.sweep.steps))
     total = torch.zeros((), device=runtime.device)
-    images: list[tuple[Tensor, Tensor]] = []
+    count = 0
     batches = iterate_logits(model, pairs, runtime, settings.batch_size)
     for logits, batch in _bar(batches, pairs, settings, "valid", show_progress):
         if not torch.isfinite(logits).all():
-            return Validation(math.nan, math.nan, Confusion(), math.nan)
+            return Validation(math.nan, math.nan, Confusion())
         total += loss(logits, batch.truth) * len(logits)
-        probability, truth = logits.sigmoid()[:, 0].cpu(), batch.truth[:, 0].bool().cpu()
-        sweep.update(probability.numpy(), truth.numpy())
-        images.extend(zip(probability, truth, strict=True))
+        count += len(logits)
+        sweep.update(logits.sigmoid().cpu().numpy(), batch.truth.bool().cpu().numpy())
     threshold, index = sweep.best()
-    confusions = [Confusion.of((p > threshold).numpy(), t.numpy()) for p, t in images]
     return Validation(
-        loss=float(total) / len(images),
+        loss=float(total) / count,
         threshold=threshold,
         confusion=sweep.confusions().at(index),
-        mean_image_f1=mean_image_f1(confusions),
     )
 
 

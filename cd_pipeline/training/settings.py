@@ -52,6 +52,11 @@ class TrainingSettings(BaseModel):
     pos_weight_batches: int = Field(default=20, ge=1)
     patience: int = Field(default=12, ge=1, description="epochs without an improvement before stopping")
     min_improvement: float = Field(default=0.005, ge=0, description="of val F1, to count as one")
+    wait_for_floor: bool = Field(
+        default=True,
+        description="patience counts from the first epoch that beats marking everything as changed; "
+        "false: from the first epoch",
+    )
     sweep: SweepSettings = Field(default_factory=SweepSettings)
 
     @model_validator(mode="before")
@@ -59,4 +64,10 @@ class TrainingSettings(BaseModel):
     def _apply_preset(cls, values: Any) -> Any:  # noqa: ANN401 - raw input of any form
         if not isinstance(values, dict):
             return values
-        return {**PRESETS.get(str(values.get("preset", "published")), {}), **values}
+        preset = PRESETS.get(str(values.get("preset", "published")), {})
+        nested = {
+            name: {**value, **values.get(name, {})}
+            for name, value in preset.items()
+            if isinstance(value, dict)
+        }
+        return {**preset, **values, **nested}

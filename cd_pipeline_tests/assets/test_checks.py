@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cd_pipeline.assets.mlpackage import PACKAGE
 from cd_pipeline.checks import build_checks
+from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.frames import write_frame
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import read_pairs, read_photos, write_photos
+from cd_pipeline.export.coreml import export_mlpackage, package_digest
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint
 from cd_pipeline_tests.assets.tiny import draw_photos, run, tiny_recipe
 
 
@@ -81,19 +86,70 @@ def test_masks_without_any_change_block_what_comes_after(spoilt: tuple[Recipe, P
     assert (found.passed, found.severity, found.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
 
 
-def test_a_loss_that_is_not_finite_and_a_useless_network_are_found(spoilt: tuple[Recipe, Path]) -> None:
+def test_a_split_without_any_change_blocks(spoilt: tuple[Recipe, Path]) -> None:
+    recipe, root = spoilt
+    for path in (root / "rooms" / "change_masks" / "val").glob("mask/*.png"):
+        write_png(path, np.zeros((96, 128), np.uint8))
+    found = evaluate("positive_share", recipe, root)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "val 0.00%" in str(found.description)
+
+
+def test_pictures_that_are_not_what_their_plan_gives_are_found(spoilt: tuple[Recipe, Path]) -> None:
+    recipe, root = spoilt
+    assert evaluate("truth", recipe, root).passed
+    for path in (root / "rooms" / "change_masks").glob("*/after/*.png"):
+        write_png(path, np.full((96, 128, 3), 7, np.uint8))
+    found = evaluate("truth", recipe, root)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def test_a_loss_that_is_not_finite_is_found(spoilt: tuple[Recipe, Path]) -> None:
     recipe, root = spoilt
     path = root / "rooms" / "checkpoint" / "history.parquet"
-    good = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "val_f1": 0.9}
+    good = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.6}
     write_frame(path, pd.DataFrame([good]))
     assert evaluate("finite", recipe, root).passed
-    assert evaluate("beats", recipe, root).passed
-    broken = {**good, "epoch": 2, "val_loss": float("nan"), "val_f1": float("nan")}
-    write_frame(path, pd.DataFrame([{**good, "val_f1": 0.01}, broken]))
+    write_frame(path, pd.DataFrame([good, {**good, "epoch": 2, "val_loss": float("nan")}]))
     assert not evaluate("finite", recipe, root).passed
-    useless = evaluate("beats", recipe, root)
-    assert not useless.passed
-    assert "plain differencing at its best" in str(useless.description)
+
+
+def test_a_useless_network_is_found(spoilt: tuple[Recipe, Path]) -> None:
+    recipe, root = spoilt
+    for best_epoch, passes in ((1, True), (2, False)):
+        checkpoint = Checkpoint(
+            weights={},
+            recipe=recipe.plain(),
+            history=[{"epoch": 1, "val_f1": 0.9}, {"epoch": 2, "val_f1": 0.01}],
+            versions={},
+            pretrained=False,
+            data_version=file_digest(root / "rooms" / "pair_manifest" / "pairs.parquet"),
+            best_epoch=best_epoch,
+        )
+        save_checkpoint(root / "rooms" / "checkpoint" / "model.pt", checkpoint)
+        found = evaluate("beats", recipe, root)
+        assert found.passed is passes
+        assert "plain differencing at its best" in str(found.description)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small package."""
+    path = tmp_path_factory.mktemp("package") / PACKAGE
+    model = TinyChangeUNet().eval()
+    export_mlpackage(model, path, size=32, pixel_scale=1 / 255, metadata={}, description="test")
+    return path
+
+
+AGREEMENT = {
+    "pairs": 7,
+    "non_empty_pairs": 6,
+    "max_probability_difference": 0.004,
+    "mean_probability_difference": 0.0002,
+    "flipped_share": 0.0003,
+    "mask_iou": 0.997,
+    "non_finite_ops": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -103,22 +159,17 @@ def test_a_loss_that_is_not_finite_and_a_useless_network_are_found(spoilt: tuple
         {"mask_iou": 0.98},
         {"flipped_share": 0.0011},
         {"non_finite_ops": ["conv_1"]},
+        {"package_digest": "of another package"},
     ],
 )
-def test_a_package_that_disagrees_is_found(fault: dict[str, object], spoilt: tuple[Recipe, Path]) -> None:
+def test_a_package_that_disagrees_is_found(
+    fault: dict[str, object], spoilt: tuple[Recipe, Path], package: Path
+) -> None:
     recipe, root = spoilt
-    good = {
-        "pairs": 7,
-        "non_empty_pairs": 6,
-        "max_probability_difference": 0.004,
-        "mean_probability_difference": 0.0002,
-        "flipped_share": 0.0003,
-        "mask_iou": 0.997,
-        "non_finite_ops": [],
-    }
-    path = root / "rooms" / "mlpackage" / "agreement.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(good))
+    folder = root / "rooms" / "mlpackage"
+    shutil.copytree(package, folder / PACKAGE)
+    good = {**AGREEMENT, "package_digest": package_digest(package)}
+    (folder / "agreement.json").write_text(json.dumps(good))
     assert evaluate("package_agrees", recipe, root).passed
-    path.write_text(json.dumps({**good, **fault}))
+    (folder / "agreement.json").write_text(json.dumps({**good, **fault}))
     assert not evaluate("package_agrees", recipe, root).passed

@@ -152,10 +152,7 @@ def test_without_its_inputs_an_asset_fails_with_the_command_that_makes_them(
 ) -> None:
     result = run(tiny_recipe(None), tmp_path, select=[asset], raise_on_error=False)
     assert not result.success
-    (failure,) = [
-        event for event in result.all_node_events if event.is_step_failure and event.node_name == asset
-    ]
-    message = str(failure.step_failure_data.user_failure_data.description)
+    message = failure(result, asset)
     assert "\n" not in message
     assert f'dagster asset materialize -m cd_pipeline.definitions --select "*{missing}"' in message
 
@@ -202,7 +199,7 @@ def test_fresh_pairs_train_without_frozen_training_pictures(whole: Run, tmp_path
     )
     select = ["raw_photos", "split", "pair_manifest", "change_masks", "checkpoint"]
     result = run(recipe, tmp_path, select=select, raise_on_error=False)
-    assert {path.name for path in (tmp_path / "rooms" / "change_masks").iterdir()} == {"val", "test"}
+    assert {path.name for path in (tmp_path / "rooms" / "change_masks").glob("*/")} == {"val", "test"}
     assert metadata(result, "pair_manifest")["drawn_each_epoch"] == 19
     assert (tmp_path / "rooms" / "checkpoint" / "model.pt").is_file()
 
@@ -212,3 +209,46 @@ def test_untruthful_masks_that_the_recipe_asks_for_warn_and_do_not_stop(whole: R
     result = run(recipe, tmp_path, select=["raw_photos", "split", "pair_manifest", "change_masks"])
     assert result.success
     assert checks(result)["masks_tell_the_truth"] is False
+
+
+def test_a_new_split_makes_everything_after_it_stale(whole: Run, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "rooms")
+    recipe = tiny_recipe(whole.photos, synthesis={"seed": 7})
+    assert run(recipe, tmp_path, select=["pair_manifest"]).success
+    for asset, stale in (
+        ("checkpoint", "change_masks"),
+        ("threshold", "checkpoint"),
+        ("test_predictions", "checkpoint"),
+        ("mlpackage", "checkpoint"),
+    ):
+        message = failure(run(recipe, tmp_path, select=[asset], raise_on_error=False), asset)
+        assert message.startswith(f"{tmp_path / 'rooms' / stale} was made for another pair_manifest: run ")
+
+
+def test_a_threshold_or_metrics_of_another_checkpoint_are_not_used(whole: Run, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "rooms")
+    recipe = tiny_recipe(whole.photos)
+    path = tmp_path / "rooms" / "test_predictions" / "metrics.json"
+    path.write_text(path.read_text().replace('"checkpoint_version": "', '"checkpoint_version": "0'))
+    message = failure(run(recipe, tmp_path, select=["mlpackage"], raise_on_error=False), "mlpackage")
+    assert "test_predictions was made for another checkpoint or threshold: run dagster" in message
+    path = tmp_path / "rooms" / "threshold" / "threshold.json"
+    path.write_text(path.read_text().replace('"checkpoint_version": "', '"checkpoint_version": "0'))
+    message = failure(
+        run(recipe, tmp_path, select=["test_predictions"], raise_on_error=False), "test_predictions"
+    )
+    assert "threshold was made for another checkpoint: run dagster" in message
+
+
+def test_a_checkpoint_of_another_input_size_is_not_exported(whole: Run) -> None:
+    recipe = tiny_recipe(whole.photos, input={"size": 96})
+    result = run(recipe, whole.folder.parent, select=["mlpackage"], raise_on_error=False)
+    assert "checkpoint was made for another recipe (input or model)" in failure(result, "mlpackage")
+
+
+def failure(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    """The description of an asset's failure."""
+    (event,) = [
+        event for event in result.all_node_events if event.is_step_failure and event.node_name == asset
+    ]
+    return str(event.step_failure_data.user_failure_data.description)

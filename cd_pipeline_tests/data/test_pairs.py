@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, input_pairs, load_pair
@@ -16,7 +17,7 @@ PAIR = Pair(
     before="source:방 1/a.png",
     after="workspace:after/a.png",
     mask="workspace:mask/a.png",
-    photo="source:방 1/a.png",
+    photo="",
     photo_sha256="",
     width=60,
     height=40,
@@ -93,3 +94,12 @@ def test_pairs_come_one_at_a_time_in_order(roots: Roots, arrays: PairArrays) -> 
     np.testing.assert_array_equal(next(stream).after, at_input_size(arrays, 32).after)
     with pytest.raises(FileNotFoundError):
         next(stream)
+
+
+def test_a_photo_that_is_no_longer_the_planned_one_is_refused(roots: Roots) -> None:
+    path = roots.resolve(PAIR.before)
+    planned = replace(PAIR, photo=PAIR.before, photo_sha256=file_digest(path))
+    load_pair(planned, roots)
+    path.write_bytes(roots.resolve(str(PAIR.after)).read_bytes())
+    with pytest.raises(ValueError, match=r"a\.png: the photo has changed; materialize raw_photos"):
+        load_pair(planned, roots)

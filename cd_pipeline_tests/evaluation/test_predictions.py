@@ -14,7 +14,6 @@ from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.predictions import (
     PairScore,
     binarise,
-    differencing_oracle,
     predict_pair,
     scores_by_class,
     summarise,
@@ -247,12 +246,3 @@ def test_scores_by_class_pool_the_pixels_of_each_class() -> None:
         tp, fp, fn = (sum(getattr(c, key) for c in members) for key in ("tp", "fp", "fn"))
         assert table.loc[name, "pairs"] == len(members)
         assert table.loc[name, "f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1)
-
-
-def test_plain_differencing_solves_a_plain_change() -> None:
-    before = np.full((16, 16, 3), 50, np.uint8)
-    after, mask = before.copy(), np.zeros((16, 16), np.uint8)
-    after[4:9, 4:9], mask[4:9, 4:9] = 90, 255
-    best = differencing_oracle([PairArrays(before, after, mask)])
-    assert best.f1 == 1
-    assert 0 <= best.threshold < 40

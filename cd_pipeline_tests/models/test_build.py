@@ -114,3 +114,23 @@ def test_pretrained_weights_leave_the_rest_of_the_network_to_the_seed(
     rest = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
     assert rest
     assert all(torch.equal(value, reference[name]) for name, value in rest.items())
+
+
+def test_training_can_go_on_from_a_saved_state_dict(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = build_model(ModelSettings())
+    torch.save(source.state_dict(), tmp_path / "old.pt")
+    settings = ModelSettings(start_from=str(tmp_path / "old.pt"))
+    model, pretrained = start_model(settings, seed=1, logger=logging.getLogger("test"))
+    assert not pretrained
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), source.parameters(), strict=True))
+
+
+def test_a_start_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    settings = ModelSettings(start_from=str(tmp_path / "other.pt"))
+    with pytest.raises(ValueError, match=r"other\.pt: model\.start_from is not a state dict of this network"):
+        start_model(settings, seed=1, logger=logging.getLogger("test"))
+    gone = ModelSettings(start_from=str(tmp_path / "gone.pt"))
+    with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file; set model\.start_from"):
+        start_model(gone, seed=1, logger=logging.getLogger("test"))

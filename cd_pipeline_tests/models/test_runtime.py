@@ -22,12 +22,12 @@ def test_without_an_accelerator_everything_runs_in_float32_on_all_usable_cores()
     assert runtime.threads == usable_cores()
 
 
-def test_a_cuda_card_gets_float16_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_card_gets_float16_and_metrics_are_still_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     runtime = resolve_runtime()
     assert (runtime.device, runtime.precision) == ("cuda", "float16")
-    assert runtime.workers == min(8, usable_cores())
     assert runtime.uses_grad_scaler
+    assert (runtime.exact().device, runtime.exact().precision) == ("cuda", "float32")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "tpu", ""])

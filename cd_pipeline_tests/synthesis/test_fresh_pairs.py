@@ -104,7 +104,7 @@ def test_fresh_and_frozen_items_have_one_form(pairs: list[Pair], roots: Roots, t
 
 
 def test_a_photo_that_is_gone_is_an_error(pairs: list[Pair], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="the photo is not there"):
+    with pytest.raises(FileNotFoundError, match="the picture is not there"):
         FreshPairs(pairs, Roots(tmp_path, tmp_path), SIZE, SETTINGS)[0, 0]
 
 

@@ -38,6 +38,7 @@ def checkpoint() -> Checkpoint:
         versions={"torch": str(torch.__version__)},
         pretrained=False,
         data_version="abc",
+        best_epoch=1,
     )
 
 
@@ -75,7 +76,7 @@ def test_channels_last_weights_are_the_same_weights(checkpoint: Checkpoint, tmp_
     model.load_state_dict(checkpoint.weights)
     weights = dict(model.to(memory_format=torch.channels_last).state_dict())  # type: ignore[call-overload]
     assert weights_digest(weights) == checkpoint.version
-    save_checkpoint(tmp_path / "model.pt", Checkpoint(weights, {}, [], {}, False, ""))
+    save_checkpoint(tmp_path / "model.pt", Checkpoint(weights, {}, [], {}, False, "", 1))
     assert load_checkpoint(tmp_path / "model.pt").version == checkpoint.version
 
 
@@ -128,7 +129,7 @@ def test_noise_is_never_anything_but_a_checkpoint_error(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     save_checkpoint(path, checkpoint)
-    unwritable = Checkpoint(checkpoint.weights, {"model": lambda: None}, [], {}, False, "")
+    unwritable = Checkpoint(checkpoint.weights, {"model": lambda: None}, [], {}, False, "", 1)
     with pytest.raises(Exception, match="pickle"):
         save_checkpoint(path, unwritable)
     assert load_checkpoint(path).version == checkpoint.version

@@ -1,0 +1,113 @@
+"""What an asset reads from earlier ones, with the proof that the pieces belong together.
+
+Dagster runs a single selected asset without looking upstream, so what lies on disk can come from different
+runs. Every asset after the manifest reads its inputs here.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.manifest import Pair
+    from cd_pipeline.evaluation.threshold import ChosenThreshold
+    from cd_pipeline.training.checkpoint import Checkpoint
+
+MASKS_STAMP = "manifest.sha256"
+"""Written last into change_masks: the hash of the manifest that its pictures were rendered for."""
+
+
+class StaleInputError(ValueError):
+    """Files of earlier assets that do not belong together; the message names both and the remedy."""
+
+
+def manifest_path(workspace: Workspace, recipe: Recipe) -> Path:
+    """Return the path of the pair manifest."""
+    return workspace.require(recipe, "pair_manifest", "pairs.parquet")
+
+
+def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["Pair"]:
+    """Read the pairs of a split (None: of all) whose pictures are on disk.
+
+    Raises:
+        FileNotFoundError: manifest or pictures are missing.
+        StaleInputError: the pictures were rendered for another manifest.
+    """
+    from cd_pipeline.data.files import file_digest
+    from cd_pipeline.data.manifest import read_pairs
+
+    manifest = manifest_path(workspace, recipe)
+    stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
+    if stamp.read_text() != file_digest(manifest):
+        raise _stale(workspace, recipe, "change_masks", "another pair_manifest")
+    return [pair for pair in read_pairs(manifest, split) if pair.after is not None]
+
+
+def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
+    """Read the checkpoint.
+
+    Raises:
+        StaleInputError: it was trained on another manifest or for another input size.
+    """
+    from cd_pipeline.data.files import file_digest
+    from cd_pipeline.training.checkpoint import load_checkpoint
+
+    saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
+    if saved.data_version != file_digest(manifest_path(workspace, recipe)):
+        raise _stale(workspace, recipe, "checkpoint", "another pair_manifest")
+    if (
+        saved.recipe["input"] != recipe.input.model_dump()
+        or saved.recipe["model"]["name"] != recipe.model.name
+    ):
+        raise _stale(workspace, recipe, "checkpoint", "another recipe (input or model)")
+    return saved
+
+
+def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") -> "ChosenThreshold":
+    """Read the threshold of a checkpoint.
+
+    Raises:
+        StaleInputError: it was chosen for another checkpoint.
+    """
+    from cd_pipeline.evaluation.threshold import ChosenThreshold
+
+    chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
+    if chosen.checkpoint_version != saved.version:
+        raise _stale(workspace, recipe, "threshold", "another checkpoint")
+    return chosen
+
+
+def measured(
+    workspace: Workspace, recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold"
+) -> dict[str, Any]:
+    """Read the test metrics of a checkpoint at its threshold.
+
+    Raises:
+        StaleInputError: they are of another checkpoint or threshold.
+    """
+    metrics = read_json(workspace.require(recipe, "test_predictions", "metrics.json"))
+    if (metrics["checkpoint_version"], metrics["threshold"]) != (saved.version, chosen.threshold):
+        raise _stale(workspace, recipe, "test_predictions", "another checkpoint or threshold")
+    return metrics
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of an earlier asset.
+
+    Raises:
+        ValueError: naming the file and the remedy.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        remedy = f"delete it and materialize {path.parent.name} again"
+        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+    return content
+
+
+def _stale(workspace: Workspace, recipe: Recipe, asset: str, other: str) -> StaleInputError:
+    folder = workspace.folder(recipe, asset)
+    return StaleInputError(f"{folder} was made for {other}: run {workspace.remedy(recipe, asset)}")
