@@ -10,7 +10,6 @@ from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
-SHOWN = 12
 SHOWN_COLUMNS = ("file", "f1", "iou", "alarm")
 
 
@@ -33,15 +32,9 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
         from cd_pipeline.data.files import digest, file_digest, write_text
         from cd_pipeline.data.frames import write_frame
-        from cd_pipeline.data.images import Image, write_png
-        from cd_pipeline.data.pairs import PairArrays
-        from cd_pipeline.evaluation.differencing import DifferencingOracle
-        from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
-        from cd_pipeline.evaluation.predictions import (
-            scores_by_class,
-            summarise,
-            write_predictions,
-        )
+        from cd_pipeline.data.images import write_png
+        from cd_pipeline.evaluation.figures import gallery, inline_jpeg
+        from cd_pipeline.evaluation.predictions import measure, scores_by_class, summarise
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
@@ -49,15 +42,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         folder = workspace.folder(recipe, "test_predictions")
         runtime = compute.runtime().exact()
         runtime.prepare()
-        shown: list[Image] = []
-        oracle = DifferencingOracle()
-
-        def look(pair: PairArrays, prediction: Image) -> None:
-            oracle.update(pair.before, pair.after, pair.mask)
-            if len(shown) < SHOWN:
-                shown.append(pair_row(pair, prediction))
-
-        scores = write_predictions(
+        found = measure(
             runtime.place(saved.model()),
             pairs,
             workspace.roots(recipe),
@@ -66,16 +51,15 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             threshold=chosen.threshold,
             runtime=runtime,
             smooth=recipe.threshold.smooth,
-            on_pair=look,
         )
         metrics = {
-            **summarise(scores),
-            "differencing_oracle_f1": oracle.best().f1,
+            **summarise(found.scores),
+            "differencing_oracle_f1": found.oracle.f1,
             "threshold": chosen.threshold,
             "smoothed": recipe.threshold.smooth,
             "checkpoint_version": saved.version,
         }
-        rows, sheet = pd.DataFrame([score.to_row() for score in scores]), gallery(shown)
+        rows, sheet = pd.DataFrame([score.to_row() for score in found.scores]), gallery(found.rows)
         write_frame(folder / "predictions.parquet", rows)
         write_png(folder / "gallery.png", sheet)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -89,7 +73,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             metadata={
                 **{key: value for key, value in metrics.items() if value is not None},
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
-                "per_class": table(scores_by_class(scores)),
+                "per_class": table(scores_by_class(found.scores)),
                 "per_pair": table(rows[list(SHOWN_COLUMNS)]),
                 "path": dg.MetadataValue.path(folder.absolute()),
             },

@@ -15,6 +15,8 @@ from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
+from cd_pipeline.evaluation.figures import pair_row
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -152,6 +154,62 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
         "no_change_alarm_rate_low": low,
         "no_change_alarm_rate_high": high,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The scores of a set, the first pairs as gallery rows, and plain differencing at its best on the set."""
+
+    scores: list[PairScore]
+    rows: list[Image]
+    oracle: OracleResult
+
+
+def measure(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    roots: Roots,
+    folder: Path,
+    *,
+    size: int,
+    threshold: float,
+    runtime: Runtime,
+    smooth: bool = False,
+    shown: int = 12,
+) -> Measurement:
+    """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
+
+    Args:
+        model: on the runtime's device.
+        pairs: rows of the manifest.
+        roots: where their pictures are.
+        folder: for the PNGs.
+        size: of the network's input.
+        threshold: above it a pixel is changed.
+        runtime: device and precision.
+        smooth: 3x3 smoothing of the masks.
+        shown: pairs in the gallery.
+    """
+    rows: list[Image] = []
+    oracle = DifferencingOracle()
+
+    def look(pair: PairArrays, prediction: Image) -> None:
+        oracle.update(pair.before, pair.after, pair.mask)
+        if len(rows) < shown:
+            rows.append(pair_row(pair, prediction))
+
+    scores = write_predictions(
+        model,
+        pairs,
+        roots,
+        folder,
+        size=size,
+        threshold=threshold,
+        runtime=runtime,
+        smooth=smooth,
+        on_pair=look,
+    )
+    return Measurement(scores, rows, oracle.best())
 
 
 def scores_by_class(scores: Sequence[PairScore]) -> pd.DataFrame:
