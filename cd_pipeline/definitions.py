@@ -1,10 +1,14 @@
 """The code location: all recipes under defs/, with the resources they share."""
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
 
 from cd_pipeline.resources import Compute, Workspace
+
+# Dagster warns of a parameter that it sets itself when it builds asset checks.
+warnings.filterwarnings("ignore", "Parameter `execution_type`", dg.BetaWarning)
 
 
 @dg.definitions

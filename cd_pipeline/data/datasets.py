@@ -59,6 +59,7 @@ class EpochSampler(Sampler[Key]):
         self._epoch = epoch
         self._order = list(range(count))
         if shuffle_seed is not None:
+            # numpy, not torch: the order must not depend on what else drew random numbers
             rng = np.random.Generator(np.random.PCG64([shuffle_seed, epoch]))
             self._order = [int(index) for index in rng.permutation(count)]
 

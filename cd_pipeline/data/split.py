@@ -37,7 +37,7 @@ def assign_splits(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
             classes[photo.class_name].append(photo)
     for members in classes.values():
         ranked = sorted(members, key=lambda photo: digest(settings.seed, "rank", photo.sha256))
-        count = int(settings.train_share * len(ranked) + 1e-9)
+        count = int(settings.train_share * len(ranked) + 1e-9)  # 0.8 * 35 is 28.000000000000004
         split_of |= {photo.path: "train" if i < count else "val" for i, photo in enumerate(ranked)}
     _refuse_empty(split_of)
     return [replace(photo, split=split_of.get(photo.path, "")) for photo in checked]
@@ -47,6 +47,7 @@ def is_test(photo: Photo, settings: SplitSettings) -> bool:
     """Tell whether a photo belongs to test: by its folder, or by its own hash in a single tree."""
     if photo.tree:
         return photo.tree == "test"
+    # 52 bits of the hash as a share in [0, 1)
     return int(digest(settings.seed, "test", photo.sha256)[:13], 16) / 16**13 < settings.test_share
 
 

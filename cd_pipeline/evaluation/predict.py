@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
 def to_batch(samples: Tensor, runtime: Runtime) -> Batch:
     """Split uint8 samples Nx7xHxW (before, after, mask 0/255) and scale them for the network."""
-    scaled = to_network(runtime.place_batch(samples))
+    scaled = to_network(runtime.place_batch(samples))  # bytes travel to the device, not floats
     return Batch(scaled[:, 0:3], scaled[:, 3:6], (scaled[:, 6:7] > 0).float())
 
 

@@ -67,9 +67,9 @@ class Decoder(nn.Module):
 
     def forward(self, skip1: Tensor, skip2: Tensor, skip3: Tensor, x: Tensor) -> Tensor:
         """Map skips at strides 2, 4, 8 and the bottleneck at stride 16 to features at stride 2."""
-        x = self.c3(torch.cat([self.up3(x), skip3], dim=1))
-        x = self.c2(torch.cat([self.up2(x), skip2], dim=1))
-        x = self.c1(torch.cat([self.up1(x), skip1], dim=1))
+        x = self.c3(torch.cat([self.up3(x), skip3], dim=1))  # stride 8
+        x = self.c2(torch.cat([self.up2(x), skip2], dim=1))  # stride 4
+        x = self.c1(torch.cat([self.up1(x), skip1], dim=1))  # stride 2
         return x
 
 
@@ -98,11 +98,11 @@ class TinyChangeUNet(nn.Module):
         Returns:
             Nx1xHxW logits: above 0 means changed.
         """
-        difference = (before - after).abs().mean(dim=1, keepdim=True)
-        x = self.reduce(torch.cat([before, after, difference], dim=1))
-        f1, f2, f3, f4 = self.encoder(x)
+        difference = (before - after).abs().mean(dim=1, keepdim=True)  # Nx1xHxW
+        x = self.reduce(torch.cat([before, after, difference], dim=1))  # Nx7 -> Nx3xHxW
+        f1, f2, f3, f4 = self.encoder(x)  # strides 2, 4, 8, 16
         x = self.decoder(self.skip1(f1), self.skip2(f2), self.skip3(f3), self.bott(f4))
-        logits = self.head(x)  # stride 2
+        logits = self.head(x)  # Nx1xH/2xW/2
         return F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
 
     def load_encoder_weights(self, path: Path) -> None:

@@ -112,11 +112,12 @@ def train(
         FloatingPointError: the loss was not finite from the first epoch on.
     """
     runtime.prepare()
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # the weights were drawn before; this is for layers that draw
     model = runtime.place(model)
     loss = build_loss(train_pairs, settings, runtime).to(runtime.device)
     optimizer = build_optimizer(model, settings)
     scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
+    # one fused update of all float tensors, batch statistics included
     average = ModelEmaV3(model, decay=settings.ema_decay, foreach=True)
     progress = Progress(settings.min_improvement, settings.patience)
     for epoch in range(settings.epochs):
@@ -169,7 +170,7 @@ def train_epoch(
 ) -> float:
     """Run one epoch of steps and return the mean loss over pairs; the device is asked for it once."""
     model.train()
-    total = torch.zeros((), device=runtime.device)
+    total = torch.zeros((), device=runtime.device)  # stays on the device: no wait in the loop
     count = 0
     for batch in batches:
         with runtime.autocast():
@@ -177,7 +178,7 @@ def train_epoch(
         value = loss(logits, batch.truth)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value).backward()
-        scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)  # clipping needs the true norm
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()

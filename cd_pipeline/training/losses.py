@@ -41,9 +41,10 @@ def tversky_loss(
             f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape"
         )
     p, t = probability.flatten(1), truth.flatten(1)  # NxP
-    positives = t.sum(1)
+    positives = t.sum(1)  # N
     true_positive = (p * t).sum(1)
     fp, fn = p.sum(1) - true_positive, positives - true_positive
+    # sums are over pixels, so eps = 1e-3 of a pixel only matters where nothing is predicted
     index = true_positive / (true_positive + false_positive * fp + false_negative * fn + eps)
     return torch.where(positives > 0, 1 - index, p.mean(1)).mean()
 
@@ -71,6 +72,7 @@ class ChangeLoss(nn.Module):
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Map Nx1xHxW logits and truth (0 or 1) to a scalar."""
+        # float32 before the clamp: float16 would overflow in the exponential
         logits = logits.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         bce = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=self.pos_weight)
         tversky = tversky_loss(

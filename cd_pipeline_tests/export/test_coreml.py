@@ -111,6 +111,7 @@ def test_two_exports_are_equal_byte_for_byte(package: Path, tmp_path: Path) -> N
     assert package_digest(again) == package_digest(package)
 
 
+@pytest.mark.slow
 def test_an_export_by_another_process_is_equal_byte_for_byte(package: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.mlpackage"
     code = (
