@@ -43,8 +43,10 @@ class ExportSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    precision: Literal["float16", "float32"] = Field(
-        default="float16", description="where float16 breaks a limit below, the package is float32"
+    precision: Literal["float16", "mixed", "float32"] = Field(
+        default="float16",
+        description="the lowest; where it breaks a limit below, mixed (float32 for the ops that read tensors "
+        "of the images' own size) and then float32 are tried",
     )
     max_probability_difference: float = Field(default=0.02, gt=0, le=1)
     min_mask_iou: float = Field(default=0.99, ge=0, le=1)

@@ -54,7 +54,7 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
             description=DESCRIPTION,
         )
         if export.given_up:
-            context.log.warning(f"exported in float32: in float16 {' '.join(export.given_up)}")
+            context.log.warning(f"exported in {export.precision}; {' '.join(export.given_up)}")
         proof = {**asdict(export.agreement), "package_digest": package_digest(path)}
         write_text(folder / "agreement.json", json.dumps(proof, indent=2) + "\n")
         tests = workspace.folder(recipe, "test_predictions")

@@ -1,4 +1,4 @@
-"""Export in the smallest precision in which the package agrees with the checkpoint."""
+"""Export in the lowest precision in which the package agrees with the checkpoint."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,9 @@ from torch import nn
 
 from cd_pipeline.export.coreml import Precision, export_mlpackage
 from cd_pipeline.export.package_check import ImagePair, PackageAgreement, check_package
+
+PRECISIONS: tuple[Precision, ...] = ("float16", "mixed", "float32")
+"""From the lowest to the highest."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class AgreementLimits:
 
 @dataclass(frozen=True)
 class Export:
-    """A saved package: its precision, how it agrees, and why float16 was given up (empty: it was not)."""
+    """A saved package: its precision, how it agrees, and which limits lower precisions broke, if any."""
 
     precision: Precision
     agreement: PackageAgreement
@@ -47,13 +50,13 @@ def export_agreeing(
     metadata: Mapping[str, str],
     description: str,
 ) -> Export:
-    """Export a package and compare it with the model; in float32 where float16 breaks a limit.
+    """Export a package and compare it with the model; in a higher precision where a limit is broken.
 
     Args:
         model: The checkpoint's model.
         path: Where to write the `.mlpackage`.
         pairs: Gives the pairs to compare on, afresh each time: uint8 HxWx3 RGB at the model's size.
-        precision: The one tried first.
+        precision: The one tried first; then mixed, then float32.
         limits: What "agrees" means.
         size: Side of the inputs in px.
         threshold: A pixel is changed where its probability is greater.
@@ -65,18 +68,19 @@ def export_agreeing(
         The export; its agreement may still break a limit, which is for the caller to judge.
     """
     given_up: list[str] = []
-    while True:
+    for tried in PRECISIONS[PRECISIONS.index(precision) :]:
         export_mlpackage(
             model,
             path,
             size=size,
             pixel_scale=pixel_scale,
-            metadata={**metadata, "precision": precision},
+            metadata={**metadata, "precision": tried},
             description=description,
-            precision=precision,
+            precision=tried,
         )
         agreement = check_package(path, model, pairs(), threshold=threshold, pixel_scale=pixel_scale)
         broken = limits.violations(agreement)
-        if not broken or precision == "float32":
-            return Export(precision, agreement, tuple(given_up))
-        given_up, precision = broken, "float32"
+        if not broken:
+            break
+        given_up += [f"{tried}: {sentence}" for sentence in broken]
+    return Export(tried, agreement, tuple(given_up))

@@ -11,9 +11,10 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from coremltools.models import MLModel
     from coremltools.proto.Model_pb2 import Model
 
-Precision = Literal["float16", "float32"]
+Precision = Literal["float16", "mixed", "float32"]
 
 INPUT_NAMES = ("before", "after")
 OUTPUT_NAME = "probability"
@@ -124,7 +125,8 @@ def export_mlpackage(
         metadata: User-defined metadata, text to text.
         description: Short description of the model.
         version: Version of the model, as shown by Xcode.
-        precision: Type of weights and activations.
+        precision: Type of weights and activations; "mixed" is float16 with float32 for the ops that read
+            tensors of the images' own size: the first layers and the last.
 
     Raises:
         ValueError: The name lacks `.mlpackage`, or the model does not give 1x1xsizexsize.
@@ -233,7 +235,11 @@ def _convert(
         ct.ImageType(name=name, shape=(1, 3, size, size), scale=pixel_scale, color_layout=ct.colorlayout.RGB)
         for name in INPUT_NAMES
     ]
-    precisions = {"float16": ct.precision.FLOAT16, "float32": ct.precision.FLOAT32}
+    precisions = {
+        "float16": ct.precision.FLOAT16,
+        "mixed": ct.transform.FP16ComputePrecision(partial(_below_full_size, size)),
+        "float32": ct.precision.FLOAT32,
+    }
     with _without_progress_bars():
         return ct.convert(
             traced,
@@ -244,6 +250,15 @@ def _convert(
             minimum_deployment_target=ct.target.iOS16,
             skip_model_load=True,
         )
+
+
+def _below_full_size(size: int, op: Any) -> bool:  # noqa: ANN401 - coremltools' own Operation
+    # Rounding the images and the first weights is what costs most: it reaches every later op.
+    tensors = [
+        var for value in op.inputs.values() for var in (value if isinstance(value, tuple | list) else [value])
+    ]
+    shapes = [var.shape for var in tensors if var is not None and len(var.shape) == 4]
+    return not any(tuple(shape[-2:]) == (size, size) for shape in shapes)
 
 
 def _describe(mlmodel: "MLModel", size: int, description: str, version: str) -> None:
