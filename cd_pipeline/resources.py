@@ -65,13 +65,20 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     precision: str = Field(default="auto", description="auto, float32, float16 or bfloat16")
     threads: int | None = Field(default=None, description="none: the cores this process may use")
     workers: int | None = Field(default=None, description="loader processes; none: 0")
+    channels_last: bool = Field(default=True, description="memory format of networks and batches")
+    deterministic: bool = Field(default=True, description="the same weights on every run")
 
     def runtime(self) -> "Runtime":
         """Resolve the settings on this machine."""
         from cd_pipeline.models.runtime import resolve_runtime
 
         return resolve_runtime(
-            device=self.device, precision=self.precision, threads=self.threads, workers=self.workers
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            workers=self.workers,
+            channels_last=self.channels_last,
+            deterministic=self.deterministic,
         )
 
     @property

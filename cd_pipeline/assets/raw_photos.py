@@ -1,6 +1,7 @@
 """The raw photos: observed, or drawn where none are configured."""
 
 from collections import Counter
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
         with tqdm(desc="reading photos", unit=" files", leave=False, disable=not on_terminal()) as bar:
             inventory = scan_photos(root, threads=compute.cores, progress=bar.update)
         if configured is None:
-            write_text(own / SAMPLE_MARK, inventory.version)
+            write_text(own / SAMPLE_MARK, _mark(inventory))
         write_photos(own / "photos.parquet", inventory.photos)
         for photo in inventory.quarantined:
             context.log.warning(f"quarantined {photo.path}: {photo.reason}")
@@ -98,6 +99,11 @@ def _is_whole(folder: Path, threads: int) -> bool:
 
     mark = folder / SAMPLE_MARK
     try:
-        return mark.is_file() and mark.read_text() == scan_photos(folder, threads=threads).version
+        return mark.is_file() and mark.read_text() == _mark(scan_photos(folder, threads=threads))
     except (FileNotFoundError, ValueError):
         return False
+
+
+def _mark(inventory: "Inventory") -> str:
+    # Another release may draw other rooms.
+    return f"cd_pipeline {package_version('cd_pipeline')}: {inventory.version}\n"

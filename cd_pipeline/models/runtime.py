@@ -23,12 +23,13 @@ class Runtime:
     threads: int = 1
     workers: int = 0
     channels_last: bool = True
+    deterministic: bool = True
 
     def prepare(self) -> None:
-        """Set the thread count and ask torch for the same result on every run."""
+        """Set the thread count and, where deterministic, ask torch for the same result on every run."""
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=True)
+        torch.backends.cudnn.benchmark = not self.deterministic
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format."""
@@ -67,7 +68,13 @@ class Runtime:
 
 
 def resolve_runtime(
-    *, device: str = "auto", precision: str = "auto", threads: int | None = None, workers: int | None = None
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    channels_last: bool = True,
+    deterministic: bool = True,
 ) -> Runtime:
     """Choose what the machine offers where a setting is left open.
 
@@ -77,6 +84,8 @@ def resolve_runtime(
         threads: of torch on the CPU; None: the cores this process may use.
         workers: loader processes; None: none, as decoded pairs stay in memory. Set them where a GPU waits
             for a set that does not fit (about 2,300 pairs at 256x256).
+        channels_last: the memory format of networks and batches.
+        deterministic: the same weights on every run of the same machine; a GPU is slower for it.
 
     Raises:
         ValueError: the device is not there, or the precision is unknown.
@@ -100,4 +109,6 @@ def resolve_runtime(
         precision=("float16" if on_gpu else "float32") if precision == "auto" else precision,
         threads=threads or cores,
         workers=workers or 0,
+        channels_last=channels_last,
+        deterministic=deterministic,
     )

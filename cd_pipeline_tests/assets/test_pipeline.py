@@ -252,3 +252,19 @@ def failure(result: dg.ExecuteInProcessResult, asset: str) -> str:
         event for event in result.all_node_events if event.is_step_failure and event.node_name == asset
     ]
     return str(event.step_failure_data.user_failure_data.description)
+
+
+@pytest.mark.slow
+def test_sample_rooms_are_drawn_once_and_said_to_be_sample_data(tmp_path: Path) -> None:
+    recipe = tiny_recipe(None)
+    first = run(recipe, tmp_path, select=["raw_photos"])
+    assert metadata(first, "raw_photos")["sample_data"] is True
+    folder = tmp_path / "rooms" / "raw_photos"
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
+    assert len(times) == 180
+    again = run(recipe, tmp_path, select=["raw_photos"])
+    assert versions(again) == versions(first)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")} == times
+    next(iter(times)).unlink()
+    mended = run(recipe, tmp_path, select=["raw_photos"])
+    assert versions(mended) == versions(first)
