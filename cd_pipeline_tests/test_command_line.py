@@ -43,6 +43,7 @@ def test_the_workspace_file_is_valid(tmp_path: Path) -> None:
     assert "Validation successful for code location cd_pipeline" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_inputs_the_package_command_says_what_to_run(tmp_path: Path) -> None:
     arguments = ["asset", "materialize", "--select", "mlpackage"]
     done = run_dagster(arguments, tmp_path, DAGSTER_MODULE_NAME="cd_pipeline.definitions")

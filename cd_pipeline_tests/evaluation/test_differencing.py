@@ -161,6 +161,7 @@ def test_oracle_on_the_real_office_pairs_reaches_what_was_measured() -> None:
     assert oracle.best().f1 == pytest.approx(0.88, abs=0.03)
 
 
+@pytest.mark.slow
 def test_standard_nuisance_takes_from_the_oracle_what_was_measured() -> None:
     pairs = list(office_pairs())
     draws = []

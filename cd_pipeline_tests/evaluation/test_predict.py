@@ -81,6 +81,7 @@ def test_the_shuffled_order_depends_on_seed_and_epoch_alone() -> None:
     assert len(set(orders.values())) == 4
 
 
+@pytest.mark.slow
 def test_a_loader_process_gives_the_same_batches() -> None:
     pairs = TinyPairs(5, 16)
     here = list(load_batches(pairs, RUNTIME, 2, epoch=3, shuffle_seed=1))
