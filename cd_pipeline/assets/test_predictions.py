@@ -34,7 +34,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.images import write_png
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg
-        from cd_pipeline.evaluation.predictions import measure, scores_by_class, summarise
+        from cd_pipeline.evaluation.predictions import Predictor, measure, scores_by_class, summarise
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
@@ -42,16 +42,14 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         folder = workspace.folder(recipe, "test_predictions")
         runtime = compute.runtime().exact()
         runtime.prepare()
-        found = measure(
-            runtime.place(saved.model()),
-            pairs,
-            workspace.roots(recipe),
-            folder,
+        predictor = Predictor(
+            model=runtime.place(saved.model()),
             size=recipe.input.size,
             threshold=chosen.threshold,
             runtime=runtime,
             smooth=recipe.threshold.smooth,
         )
+        found = measure(predictor, pairs, workspace.roots(recipe), folder)
         metrics = {
             **summarise(found.scores),
             "differencing_oracle_f1": found.oracle.f1,

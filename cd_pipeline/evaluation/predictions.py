@@ -63,33 +63,47 @@ def binarise(probability: npt.NDArray[np.float32], threshold: float, *, smooth: 
     return smooth_mask(mask) if smooth else mask
 
 
-def predict_pair(
-    model: nn.Module, pair: PairArrays, size: int, threshold: float, runtime: Runtime, *, smooth: bool = False
-) -> tuple[Image, Image]:
-    """Predict one pair, given at its own size.
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A network with all that turns its probabilities into masks.
 
-    Returns:
-        The masks at the input size and at the pair's own size, HW uint8 0/255. The latter thresholds the
-        probability after enlarging it bilinearly.
+    Attributes:
+        model: on the runtime's device.
+        size: of the network's input.
+        threshold: above it a pixel is changed.
+        runtime: device and precision.
+        smooth: 3x3 smoothing of the masks.
     """
-    sized = at_input_size(pair, size)
-    probability = predict_probability(model, sized.before, sized.after, runtime)
-    height, width = pair.mask.shape
-    enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    own = np.asarray(enlarged, np.float32)
-    return binarise(probability, threshold, smooth=smooth), binarise(own, threshold, smooth=smooth)
+
+    model: nn.Module
+    size: int
+    threshold: float
+    runtime: Runtime
+    smooth: bool = False
+
+    def predict(self, pair: PairArrays) -> tuple[Image, Image]:
+        """Predict one pair, given at its own size.
+
+        Returns:
+            The masks at the input size and at the pair's own size, HW uint8 0/255. The latter thresholds
+            the probability after enlarging it bilinearly.
+        """
+        sized = at_input_size(pair, self.size)
+        probability = predict_probability(self.model, sized.before, sized.after, self.runtime)
+        height, width = pair.mask.shape
+        enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        return self._binarise(probability), self._binarise(np.asarray(enlarged, np.float32))
+
+    def _binarise(self, probability: npt.NDArray[np.float32]) -> Image:
+        return binarise(probability, self.threshold, smooth=self.smooth)
 
 
 def write_predictions(
-    model: nn.Module,
+    predictor: Predictor,
     pairs: Sequence[Pair],
     roots: Roots,
     folder: Path,
     *,
-    size: int,
-    threshold: float,
-    runtime: Runtime,
-    smooth: bool = False,
     on_pair: Callable[[PairArrays, Image], None] = lambda pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the photo's own size) for each.
@@ -97,22 +111,18 @@ def write_predictions(
     Anything else in the folder is of an earlier run and is deleted first.
 
     Args:
-        model: on the runtime's device.
+        predictor: the network and its threshold.
         pairs: rows of the manifest.
         roots: where their pictures are.
         folder: is made if needed.
-        size: of the network's input.
-        threshold: above it a pixel is changed.
-        runtime: device and precision.
-        smooth: 3x3 smoothing of the masks.
         on_pair: gets each pair and its prediction at the input size.
     """
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
     for pair in pairs:
         arrays = load_pair(pair, roots)
-        prediction, own = predict_pair(model, arrays, size, threshold, runtime, smooth=smooth)
-        sized = at_input_size(arrays, size)
+        prediction, own = predictor.predict(arrays)
+        sized = at_input_size(arrays, predictor.size)
         write_png(folder / f"{pair.pair_id}.png", own)
         on_pair(sized, prediction)
         scores.append(
@@ -126,6 +136,39 @@ def write_predictions(
             )
         )
     return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The scores of a set, the first pairs as gallery rows, and plain differencing at its best on the set."""
+
+    scores: list[PairScore]
+    rows: list[Image]
+    oracle: OracleResult
+
+
+def measure(
+    predictor: Predictor, pairs: Sequence[Pair], roots: Roots, folder: Path, *, shown: int = 12
+) -> Measurement:
+    """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
+
+    Args:
+        predictor: the network and its threshold.
+        pairs: rows of the manifest.
+        roots: where their pictures are.
+        folder: for the PNGs.
+        shown: pairs in the gallery.
+    """
+    rows: list[Image] = []
+    oracle = DifferencingOracle()
+
+    def look(pair: PairArrays, prediction: Image) -> None:
+        oracle.update(pair.before, pair.after, pair.mask)
+        if len(rows) < shown:
+            rows.append(pair_row(pair, prediction))
+
+    scores = write_predictions(predictor, pairs, roots, folder, on_pair=look)
+    return Measurement(scores, rows, oracle.best())
 
 
 def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
@@ -154,62 +197,6 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
         "no_change_alarm_rate_low": low,
         "no_change_alarm_rate_high": high,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """The scores of a set, the first pairs as gallery rows, and plain differencing at its best on the set."""
-
-    scores: list[PairScore]
-    rows: list[Image]
-    oracle: OracleResult
-
-
-def measure(
-    model: nn.Module,
-    pairs: Sequence[Pair],
-    roots: Roots,
-    folder: Path,
-    *,
-    size: int,
-    threshold: float,
-    runtime: Runtime,
-    smooth: bool = False,
-    shown: int = 12,
-) -> Measurement:
-    """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
-
-    Args:
-        model: on the runtime's device.
-        pairs: rows of the manifest.
-        roots: where their pictures are.
-        folder: for the PNGs.
-        size: of the network's input.
-        threshold: above it a pixel is changed.
-        runtime: device and precision.
-        smooth: 3x3 smoothing of the masks.
-        shown: pairs in the gallery.
-    """
-    rows: list[Image] = []
-    oracle = DifferencingOracle()
-
-    def look(pair: PairArrays, prediction: Image) -> None:
-        oracle.update(pair.before, pair.after, pair.mask)
-        if len(rows) < shown:
-            rows.append(pair_row(pair, prediction))
-
-    scores = write_predictions(
-        model,
-        pairs,
-        roots,
-        folder,
-        size=size,
-        threshold=threshold,
-        runtime=runtime,
-        smooth=smooth,
-        on_pair=look,
-    )
-    return Measurement(scores, rows, oracle.best())
 
 
 def scores_by_class(scores: Sequence[PairScore]) -> pd.DataFrame:

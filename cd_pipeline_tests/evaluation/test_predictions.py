@@ -13,8 +13,8 @@ from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.predictions import (
     PairScore,
+    Predictor,
     binarise,
-    predict_pair,
     scores_by_class,
     summarise,
     write_predictions,
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 RUNTIME = Runtime()
 SIZE = 64
+PREDICTOR = Predictor(BrightnessChange(), SIZE, 0.3, RUNTIME)
 FACTORS = (2, 3)
 """The photos are 128 px high and 192 px wide: each pixel of the input is a block of 2 x 3."""
 
@@ -39,16 +40,8 @@ def predict(
 ) -> list[PairScore]:
     """Predict pairs named p0, p1, …; the PNGs lie in `tmp_path / "out"`."""
     rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
-    return write_predictions(
-        BrightnessChange(),
-        rows,
-        roots,
-        tmp_path / "out",
-        size=SIZE,
-        threshold=threshold,
-        runtime=RUNTIME,
-        smooth=smooth,
-    )
+    predictor = Predictor(BrightnessChange(), SIZE, threshold, RUNTIME, smooth=smooth)
+    return write_predictions(predictor, rows, roots, tmp_path / "out")
 
 
 def small_probability(pair: PairArrays) -> np.ndarray:
@@ -116,7 +109,7 @@ def test_masks_and_counts_are_those_of_a_plain_computation(tmp_path: Path, smoot
 
 def test_predicting_one_pair_gives_both_sizes() -> None:
     pair = large(draw_pair(3, SIZE))
-    prediction, own = predict_pair(BrightnessChange(), pair, SIZE, 0.3, RUNTIME)
+    prediction, own = PREDICTOR.predict(pair)
     assert (prediction.shape, own.shape) == ((SIZE, SIZE), pair.mask.shape)
 
 
@@ -136,7 +129,7 @@ def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
     row = write_pair(tmp_path, "방 하나__a.b__0badcafe", draw_pair(0))
     roots = write_pairs_to(tmp_path, [])[1]
     out = tmp_path / "out"
-    write_predictions(BrightnessChange(), [row], roots, out, size=SIZE, threshold=0.3, runtime=RUNTIME)
+    write_predictions(PREDICTOR, [row], roots, out)
     assert [path.name for path in out.iterdir()] == ["방 하나__a.b__0badcafe.png"]
 
 
@@ -145,13 +138,10 @@ def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_pat
     pair = draw_pair(0, SIZE)
     rows, roots = write_pairs_to(tmp_path, [large(pair)])
     write_predictions(
-        BrightnessChange(),
+        PREDICTOR,
         rows,
         roots,
         tmp_path / "out",
-        size=SIZE,
-        threshold=0.3,
-        runtime=RUNTIME,
         on_pair=lambda arrays, mask: seen.append((arrays, mask)),
     )
     ((arrays, mask),) = seen
@@ -175,9 +165,7 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     rows, roots = write_pairs_to(tmp_path, [draw_pair(0)])
     (tmp_path / "after" / "p0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"p0\.png"):
-        write_predictions(
-            BrightnessChange(), rows, roots, tmp_path / "out", size=SIZE, threshold=0.3, runtime=RUNTIME
-        )
+        write_predictions(PREDICTOR, rows, roots, tmp_path / "out")
 
 
 def score(
