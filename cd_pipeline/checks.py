@@ -119,10 +119,8 @@ def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         """
         from cd_pipeline.evaluation.masks import mask_shares
 
-        shares, (low, high) = (
-            mask_shares(rendered_pairs(workspace, recipe), workspace.roots(recipe)),
-            POSITIVE_SHARE,
-        )
+        shares = mask_shares(rendered_pairs(workspace, recipe), workspace.roots(recipe))
+        low, high = POSITIVE_SHARE
         useless = any(share in (0.0, 1.0) for share in shares.values())
         found = ", ".join(f"{split} {share:.2%}" for split, share in shares.items())
         return dg.AssetCheckResult(

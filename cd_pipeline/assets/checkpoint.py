@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cd_pipeline.assets.inputs import manifest_path, rendered_pairs
-from cd_pipeline.assets.stage import GPU_POOL, library_logger, on_terminal, stage
+from cd_pipeline.assets.stage import GPU_POOL, on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
@@ -40,7 +40,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         manifest = manifest_path(workspace, recipe)
         data_version = file_digest(manifest)
         rendered_pairs(workspace, recipe)
-        roots, log, runtime = workspace.roots(recipe), library_logger(context), compute.runtime()
+        roots, log, runtime = workspace.roots(recipe), context.log, compute.runtime()
         train_set, val_set = training_sets(manifest, roots, recipe.input.size, recipe.synthesis)
         model, pretrained = start_model(recipe.model, seed=recipe.training.seed, logger=log)
         log.info(f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}")

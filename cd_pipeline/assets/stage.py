@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -68,8 +67,3 @@ def _in_one_line(body: Body) -> Body:
 def on_terminal() -> bool:
     """Tell whether a person is watching: progress bars are for terminals, not for the UI's log."""
     return sys.stderr.isatty()
-
-
-def library_logger(context: dg.AssetExecutionContext) -> logging.Logger:
-    """Return the logger that library code gets; its lines appear in the run."""
-    return context.log

@@ -97,6 +97,13 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
+def through_jpeg(image: Image, quality: int) -> Image:
+    """Return HWC uint8 RGB of any size as it is after being stored as JPEG at `quality` in 1..100."""
+    stored = cv2.imdecode(np.frombuffer(encode_jpeg(image, quality), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert stored is not None  # what was just encoded
+    return stored.astype(np.uint8, copy=False)
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write HWC RGB or HW uint8 as PNG, whole or not at all."""
     write_bytes(path, encode_png(image))

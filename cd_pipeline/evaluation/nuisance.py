@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cd_pipeline.data.images import through_jpeg
+
 
 @dataclass(frozen=True)
 class StandardNuisance:
@@ -94,14 +96,6 @@ def _noisy(lit: NDArray[np.float32], nuisance: StandardNuisance) -> NDArray[np.u
     return np.asarray(np.rint(np.clip(noisy, 0, 255)), dtype=np.uint8)
 
 
-def _compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert decoded is not None  # what was just encoded
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
 def _shifted(image: NDArray[np.uint8], right: float, down: float) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     matrix = np.array([[1, 0, right], [0, 1, down]], dtype=np.float64)
@@ -131,7 +125,7 @@ def apply_nuisance(image: NDArray[np.uint8], nuisance: StandardNuisance) -> NDAr
         lit = np.asarray(cv2.GaussianBlur(lit, (3, 3), 0), dtype=np.float32)
     result = _noisy(lit, nuisance)
     if nuisance.jpeg_quality is not None:
-        result = _compressed(result, nuisance.jpeg_quality)
+        result = through_jpeg(result, nuisance.jpeg_quality)
     return _shifted(result, nuisance.shift_x, nuisance.shift_y)
 
 

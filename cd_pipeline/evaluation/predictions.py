@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -63,6 +63,14 @@ def binarise(probability: npt.NDArray[np.float32], threshold: float, *, smooth: 
     return smooth_mask(mask) if smooth else mask
 
 
+class Prediction(NamedTuple):
+    """A pair at the input size, and the predicted masks HW uint8 0/255, at that size and at the pair's own."""
+
+    pair: PairArrays
+    mask: Image
+    own_size: Image
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """A network with all that turns its probabilities into masks.
@@ -81,18 +89,14 @@ class Predictor:
     runtime: Runtime
     smooth: bool = False
 
-    def predict(self, pair: PairArrays) -> tuple[Image, Image]:
-        """Predict one pair, given at its own size.
-
-        Returns:
-            The masks at the input size and at the pair's own size, HW uint8 0/255. The latter thresholds
-            the probability after enlarging it bilinearly.
-        """
+    def predict(self, pair: PairArrays) -> "Prediction":
+        """Predict one pair, given at its own size; its own mask thresholds the enlarged probability."""
         sized = at_input_size(pair, self.size)
         probability = predict_probability(self.model, sized.before, sized.after, self.runtime)
         height, width = pair.mask.shape
         enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-        return self._binarise(probability), self._binarise(np.asarray(enlarged, np.float32))
+        own_size = self._binarise(np.asarray(enlarged, np.float32))
+        return Prediction(sized, self._binarise(probability), own_size)
 
     def _binarise(self, probability: npt.NDArray[np.float32]) -> Image:
         return binarise(probability, self.threshold, smooth=self.smooth)
@@ -121,8 +125,7 @@ def write_predictions(
     scores = []
     for pair in pairs:
         arrays = load_pair(pair, roots)
-        prediction, own = predictor.predict(arrays)
-        sized = at_input_size(arrays, predictor.size)
+        sized, prediction, own = predictor.predict(arrays)
         write_png(folder / f"{pair.pair_id}.png", own)
         on_pair(sized, prediction)
         scores.append(

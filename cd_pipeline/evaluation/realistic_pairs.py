@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
+from cd_pipeline.synthesis.published_kinds import INPAINT_RADIUS, NOISE_LIMIT, blurred, pixelated
 
 Photo: TypeAlias = NDArray[np.uint8]
 """HxWx3 uint8 RGB."""
@@ -45,10 +46,6 @@ KIND_WEIGHTS = {
     "recolour": 1,
 }
 SHAPE_SHARES = {"rectangle": 0.4, "ellipse": 0.3, "polygon": 0.3}
-
-_INPAINT_RADIUS = 3  # as in the published pair synthesis, like the noise range, blur and pixelation below
-_NOISE_LIMIT = 30
-_PIXELATE_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -266,19 +263,7 @@ def _placed(
 
 
 def _inpainted(image: Photo, region: NDArray[np.bool_]) -> NDArray[Any]:
-    return cv2.inpaint(image, region.astype(np.uint8), _INPAINT_RADIUS, cv2.INPAINT_TELEA)
-
-
-def _blurred(patch: Photo) -> NDArray[Any]:
-    kernel = max(3, 2 * (min(patch.shape[:2]) // 10) + 1)
-    return cv2.GaussianBlur(patch, (kernel, kernel), 0)
-
-
-def _pixelated(patch: Photo) -> NDArray[Any]:
-    height, width = patch.shape[:2]
-    small = (max(1, int(_PIXELATE_SHARE * width)), max(1, int(_PIXELATE_SHARE * height)))
-    coarse = cv2.resize(patch, small, interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+    return cv2.inpaint(image, region.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
 
 
 def _recoloured(patch: Photo, rng: np.random.Generator) -> NDArray[Any]:
@@ -295,11 +280,11 @@ def _new_patch(change: RealisticChange, patch: Photo) -> NDArray[Any]:
     if change.kind == "black":
         return np.zeros_like(patch)
     if change.kind == "noise":
-        return rng.integers(_NOISE_LIMIT, size=patch.shape, dtype=np.uint8)
+        return rng.integers(NOISE_LIMIT, size=patch.shape, dtype=np.uint8)
     if change.kind == "blur":
-        return _blurred(patch)
+        return blurred(patch)
     if change.kind == "pixelate":
-        return _pixelated(patch)
+        return pixelated(patch)
     if change.kind == "recolour":
         return _recoloured(patch, rng)
     raise ValueError(f"unknown change kind {change.kind!r}; known: {', '.join(KIND_WEIGHTS)}")

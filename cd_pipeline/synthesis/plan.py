@@ -110,10 +110,8 @@ def label_mask(plan: ChangePlan, width: int, height: int) -> Image:
     """Return the mask of a plan, HW uint8: 255 where changed. It can be empty: all may have been erased."""
     mask = np.zeros((height, width), np.uint8)
     for change in plan.changes:
-        for rect in label_rects(change, width, height, truthful=plan.truthful):
-            mask[rect.slices] = 255
-        if change.erased:
-            mask[fill_polygons(mask.shape, change.erased) > 0] = 0
+        _mark(mask, change, truthful=plan.truthful)
+        _erase(mask, change.erased)
     return mask
 
 
@@ -123,6 +121,17 @@ def fill_polygons(shape: tuple[int, int], polygons: Sequence[Sequence[int]]) -> 
     contours = [np.asarray(polygon, np.int32).reshape(-1, 1, 2) for polygon in polygons]
     cv2.drawContours(canvas, contours, -1, 255, cv2.FILLED)
     return canvas
+
+
+def _mark(mask: Image, change: Change, *, truthful: bool) -> None:
+    height, width = mask.shape
+    for rect in label_rects(change, width, height, truthful=truthful):
+        mask[rect.slices] = 255
+
+
+def _erase(mask: Image, polygons: Sequence[Sequence[int]]) -> None:
+    if polygons:
+        mask[fill_polygons(mask.shape, polygons) > 0] = 0
 
 
 def _draw_change(
@@ -154,9 +163,7 @@ def _with_partial_keep(
     rng: np.random.Generator, change: Change, label: Image, settings: SynthesisSettings
 ) -> Change:
     # `label` is the mask so far; it is updated in place, with the erased contours taken out.
-    height, width = label.shape
-    for rect in label_rects(change, width, height, truthful=settings.truthful_masks):
-        label[rect.slices] = 255
+    _mark(label, change, truthful=settings.truthful_masks)
     if rng.random() >= settings.partial_keep_probability:
         return change
     contours, _ = cv2.findContours(label, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -166,5 +173,5 @@ def _with_partial_keep(
         if cv2.contourArea(contour) >= settings.partial_keep_min_area
         and rng.random() < settings.partial_keep_drop_probability
     ]
-    label[fill_polygons(label.shape, erased) > 0] = 0
+    _erase(label, erased)
     return replace(change, erased=tuple(erased))

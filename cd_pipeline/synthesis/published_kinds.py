@@ -46,19 +46,31 @@ def inpaint(after: Image, change: Change) -> None:
 
 
 def blur(after: Image, change: Change) -> None:
-    """Blur the rectangle with a Gaussian whose odd kernel is max(3, 2 * (shorter side // 10) + 1)."""
-    kernel = max(3, 2 * (min(change.width, change.height) // 10) + 1)
-    patch = np.ascontiguousarray(after[change.rect.slices])
-    after[change.rect.slices] = cv2.GaussianBlur(patch, (kernel, kernel), 0)
+    """Blur the rectangle, as `blurred` does."""
+    after[change.rect.slices] = blurred(after[change.rect.slices])
 
 
 def pixel(after: Image, change: Change) -> None:
-    """Pixelate the rectangle: shrink to 0.15 of each side (bilinear), enlarge by nearest."""
-    small = (max(1, int(change.width * PIXEL_SHARE)), max(1, int(change.height * PIXEL_SHARE)))
-    patch = cv2.resize(np.ascontiguousarray(after[change.rect.slices]), small, interpolation=cv2.INTER_LINEAR)
-    after[change.rect.slices] = cv2.resize(
-        patch, (change.width, change.height), interpolation=cv2.INTER_NEAREST
+    """Pixelate the rectangle, as `pixelated` does."""
+    after[change.rect.slices] = pixelated(after[change.rect.slices])
+
+
+def blurred(patch: Image) -> Image:
+    """Blur HWC uint8 with a Gaussian whose odd kernel is max(3, 2 * (shorter side // 10) + 1) (published)."""
+    kernel = max(3, 2 * (min(patch.shape[:2]) // 10) + 1)
+    # a copy: the blur must not read the picture around the patch
+    result: Image = cv2.GaussianBlur(np.ascontiguousarray(patch), (kernel, kernel), 0).astype(
+        np.uint8, copy=False
     )
+    return result
+
+
+def pixelated(patch: Image) -> Image:
+    """Shrink HWC uint8 to 0.15 of each side (bilinear) and enlarge it again by nearest (published)."""
+    height, width = patch.shape[:2]
+    small = (max(1, int(width * PIXEL_SHARE)), max(1, int(height * PIXEL_SHARE)))
+    coarse = cv2.resize(np.ascontiguousarray(patch), small, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
 
 
 def move(after: Image, change: Change) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cd_pipeline.data.images import Image, decode_photo, encode_jpeg
+from cd_pipeline.data.images import Image, through_jpeg
 from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_mask
 from cd_pipeline.synthesis.published_kinds import PUBLISHED_KINDS
@@ -29,9 +29,7 @@ def render(photo: Image, plan: ChangePlan) -> PairArrays:
     if plan.jpeg_quality is None:
         return PairArrays(photo, after, mask)
     quality = plan.jpeg_quality
-    return PairArrays(
-        decode_photo(encode_jpeg(photo, quality)), decode_photo(encode_jpeg(after, quality)), mask
-    )
+    return PairArrays(through_jpeg(photo, quality), through_jpeg(after, quality), mask)
 
 
 def untruthful_pixels(pair: PairArrays) -> int:

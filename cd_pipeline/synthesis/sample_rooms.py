@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cd_pipeline.data.images import encode_jpeg
 from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.synthesis.furniture import FURNITURE
 from cd_pipeline.synthesis.room_scene import Box, Scene, compose, draw
@@ -173,13 +174,10 @@ def _draw_files(root: Path, spec: RoomSpec) -> list[int]:
     """Draws one photo with its label file; returns the kinds in the label."""
     photo, boxes = draw_room(spec)
     height, width, _ = photo.shape
-    _, encoded = cv2.imencode(
-        ".jpg", np.ascontiguousarray(photo[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
     base = root / spec.split
     label = yolo_lines(boxes, width, height).encode("ascii")
     _write(base / "labels" / spec.room_class / f"{spec.stem}.txt", label)
-    _write(base / "images" / spec.room_class / f"{spec.stem}.jpg", encoded.tobytes())
+    _write(base / "images" / spec.room_class / f"{spec.stem}.jpg", encode_jpeg(photo, _QUALITY))
     return [box.kind for box in boxes]
 
 

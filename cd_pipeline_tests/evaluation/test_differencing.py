@@ -1,4 +1,3 @@
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,12 +137,9 @@ def test_images_that_are_not_eight_bit_are_refused() -> None:
         difference_sum(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)), 0)  # type: ignore[arg-type]
 
 
-def office_pairs() -> Iterator[tuple[str, Image, Image, Image]]:
+def office_pairs(real_data: Path) -> Iterator[tuple[str, Image, Image, Image]]:
     """The real office pairs at 256x256: photos by area, labels by nearest."""
-    root = os.environ.get("CD_PIPELINE_REAL_DATA")
-    if root is None:
-        pytest.skip("CD_PIPELINE_REAL_DATA is not set: no real pairs to score")
-    office = Path(root) / "real_pairs" / "office"
+    office = real_data / "real_pairs" / "office"
     for path in sorted((office / "A").iterdir()):
         photos = [cv2.imread(str(office / side / path.name)) for side in "AB"]
         label = cv2.imread(str(office / "label" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
@@ -154,16 +150,16 @@ def office_pairs() -> Iterator[tuple[str, Image, Image, Image]]:
         yield path.stem, before, after, cv2.resize(label, (256, 256), interpolation=cv2.INTER_NEAREST)
 
 
-def test_oracle_on_the_real_office_pairs_reaches_what_was_measured() -> None:
+def test_oracle_on_the_real_office_pairs_reaches_what_was_measured(real_data: Path) -> None:
     oracle = DifferencingOracle()
-    for _, before, after, label in office_pairs():
+    for _, before, after, label in office_pairs(real_data):
         oracle.update(before, after, label)
     assert oracle.best().f1 == pytest.approx(0.88, abs=0.03)
 
 
 @pytest.mark.slow
-def test_standard_nuisance_takes_from_the_oracle_what_was_measured() -> None:
-    pairs = list(office_pairs())
+def test_standard_nuisance_takes_from_the_oracle_what_was_measured(real_data: Path) -> None:
+    pairs = list(office_pairs(real_data))
     draws = []
     for draw in range(20):
         oracle = DifferencingOracle()

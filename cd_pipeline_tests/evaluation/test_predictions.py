@@ -109,7 +109,7 @@ def test_masks_and_counts_are_those_of_a_plain_computation(tmp_path: Path, smoot
 
 def test_predicting_one_pair_gives_both_sizes() -> None:
     pair = large(draw_pair(3, SIZE))
-    prediction, own = PREDICTOR.predict(pair)
+    _, prediction, own = PREDICTOR.predict(pair)
     assert (prediction.shape, own.shape) == ((SIZE, SIZE), pair.mask.shape)
 
 

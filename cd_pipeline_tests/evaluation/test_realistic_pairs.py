@@ -1,4 +1,3 @@
-import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -234,16 +233,12 @@ def test_grey_photos_are_refused_with_their_shape() -> None:
 
 
 @pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 42])
-def test_differencing_oracle_stays_low_on_realistic_pairs_of_real_photos(seed: int) -> None:
-    root = os.environ.get("CD_PIPELINE_REAL_DATA")
-    if root is None:
-        pytest.skip("CD_PIPELINE_REAL_DATA is not set: no real photos to make pairs from")
-
+def test_differencing_oracle_stays_low_on_realistic_pairs_of_real_photos(seed: int, real_data: Path) -> None:
     @cache
     def load(path: Path) -> NDArray[np.uint8]:
         return np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
-    paths = sorted((Path(root) / "rooms" / "test" / "images").rglob("*.jpg"))
+    paths = sorted((real_data / "rooms" / "test" / "images").rglob("*.jpg"))
     assert len(paths) == 35
     oracle = DifferencingOracle()
     for pair in draw_realistic_pairs([partial(load, path) for path in paths], 300, seed=seed):
