@@ -72,25 +72,29 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
     def masks_tell_the_truth(workspace: Workspace) -> dg.AssetCheckResult:
-        """Where before and after differ, the mask is 255.
+        """Where before and after differ, before any nuisance, the mask is 255.
 
-        A sample of the pictures on disk is looked at, and compared with their plan rendered anew.
+        A sample of the plans is rendered anew, and compared with the pictures on disk.
         """
         from cd_pipeline.data.pairs import load_pair
         from cd_pipeline.evaluation.masks import same_pictures
         from cd_pipeline.synthesis.pairs import render_pair
+        from cd_pipeline.synthesis.photo_store import PhotoStore
         from cd_pipeline.synthesis.render import untruthful_pixels
+        from cd_pipeline.synthesis.settings import PublishedSynthesis
 
         frozen, roots = rendered_pairs(workspace, recipe), workspace.roots(recipe)
+        photos = PhotoStore(roots)
         sample = frozen[:: max(1, len(frozen) // SAMPLED_PAIRS)]
         lying, altered = {}, []
         for pair in sample:
-            arrays = load_pair(pair, roots)
-            if not same_pictures(arrays, render_pair(pair, roots)):
+            if not same_pictures(load_pair(pair, roots), render_pair(pair, photos)):
                 altered.append(pair.pair_id)
-            if pixels := untruthful_pixels(arrays):
+            if pixels := untruthful_pixels(render_pair(pair, photos, nuisance=False)):
                 lying[pair.pair_id] = pixels
-        asked_for = not recipe.synthesis.truthful_masks or recipe.synthesis.reencode_jpeg
+        asked_for = isinstance(recipe.synthesis, PublishedSynthesis) and (
+            not recipe.synthesis.truthful_masks or recipe.synthesis.reencode_jpeg
+        )
         return dg.AssetCheckResult(
             passed=not lying and not altered,
             severity=dg.AssetCheckSeverity.WARN if asked_for and not altered else dg.AssetCheckSeverity.ERROR,
@@ -165,16 +169,17 @@ def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         """Val F1 is above that of marking every pixel; the best of plain differencing stands beside it."""
         from cd_pipeline.data.pairs import input_pairs
         from cd_pipeline.evaluation.differencing import DifferencingOracle
-        from cd_pipeline.evaluation.metrics import everything_changed_f1
+        from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
 
         saved = trained(workspace, recipe)
         val_f1 = next(row["val_f1"] for row in saved.history if row["epoch"] == saved.best_epoch)
         oracle, positive, pixels = DifferencingOracle(), 0, 0
         pairs = rendered_pairs(workspace, recipe, "val")
         for pair in input_pairs(pairs, workspace.roots(recipe), recipe.input.size):
-            oracle.update(pair.before, pair.after, pair.mask)
-            positive += int((pair.mask > 0).sum())
-            pixels += pair.mask.size
+            oracle.update(pair.before, pair.after, pair.mask, pair.valid)
+            counted = Confusion.of(pair.mask, pair.mask, pair.valid)
+            positive += counted.tp
+            pixels += counted.pixels
         floor, best = everything_changed_f1(positive, pixels), oracle.best().f1
         return dg.AssetCheckResult(
             passed=val_f1 > floor,

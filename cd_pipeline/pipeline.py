@@ -10,6 +10,7 @@ from cd_pipeline.assets.checkpoint import checkpoint_asset
 from cd_pipeline.assets.mlpackage import mlpackage_asset
 from cd_pipeline.assets.pair_manifest import pair_manifest_asset
 from cd_pipeline.assets.raw_photos import raw_photos_asset
+from cd_pipeline.assets.real_pairs import real_pairs_asset
 from cd_pipeline.assets.split import split_asset
 from cd_pipeline.assets.test_predictions import test_predictions_asset
 from cd_pipeline.assets.threshold import threshold_asset
@@ -25,6 +26,7 @@ PHOTO_STAGES = (
     threshold_asset,
     test_predictions_asset,
     mlpackage_asset,
+    real_pairs_asset,
 )
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cd_pipeline.data.settings import InputSettings, SplitSettings
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis, SynthesisSettings
 from cd_pipeline.training.settings import SweepSettings, TrainingSettings
 
 DEFAULT_RECIPE = "rooms"
@@ -29,8 +29,27 @@ class SourceSettings(BaseModel):
     )
 
 
+class RealPairsSettings(BaseModel):
+    """Photos really taken at two times, to look at in the end. They choose nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str | None = Field(
+        default=None,
+        description="A/ before, B/ after, label/ what changed, files paired by name; "
+        "CD_PIPELINE_<RECIPE>_PAIRS in the environment goes first; none: the asset real_pairs is skipped",
+    )
+
+
 class ThresholdSettings(SweepSettings):
     """How the threshold is chosen on val, pooled over pixels, by the best F1."""
+
+    pairs: Literal["realistic", "own"] = Field(
+        default="realistic",
+        description="realistic: the measuring protocol's pairs, drawn from the val photos, whatever training "
+        "used; own: the val pairs of the manifest, as published",
+    )
+    realistic_pairs: int = Field(default=300, ge=1, description="how many are drawn")
 
     smooth: bool = Field(
         default=False,
@@ -64,12 +83,13 @@ class RecipeSettings(BaseModel):
 
     source: SourceSettings = Field(default_factory=SourceSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
-    synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
+    synthesis: SynthesisSettings = Field(default_factory=PublishedSynthesis)
     input: InputSettings = Field(default_factory=InputSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     threshold: ThresholdSettings = Field(default_factory=ThresholdSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
 
 
 class Recipe(RecipeSettings):
@@ -81,6 +101,11 @@ class Recipe(RecipeSettings):
     def environment_variable(self) -> str:
         """The variable that points the recipe at a folder."""
         return f"CD_PIPELINE_{self.name.upper()}"
+
+    @property
+    def pairs_variable(self) -> str:
+        """The variable that points the recipe at a folder of real pairs."""
+        return f"{self.environment_variable}_PAIRS"
 
     def asset_key(self, asset: str) -> list[str]:
         """Return the key of one of the recipe's assets."""

@@ -35,6 +35,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         configured = os.environ.get(recipe.environment_variable) or recipe.source.folder
         return Path(configured).expanduser() if configured else None
 
+    def configured_pairs(self, recipe: Recipe) -> Path | None:
+        """Return the user's folder of real before/after pairs, or None."""
+        configured = os.environ.get(recipe.pairs_variable) or recipe.real_pairs.folder
+        return Path(configured).expanduser() if configured else None
+
     def roots(self, recipe: Recipe) -> "Roots":
         """Return where the references of the recipe's manifest lead."""
         from cd_pipeline.data.pairs import Roots
@@ -64,7 +69,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:<n> or mps")
     precision: str = Field(default="auto", description="auto, float32, float16 or bfloat16")
     threads: int | None = Field(default=None, description="none: the cores this process may use")
-    workers: int | None = Field(default=None, description="loader processes; none: 0")
+    workers: int | None = Field(default=None, description="loader processes; none: by what is loaded")
     channels_last: bool = Field(default=True, description="memory format of networks and batches")
     deterministic: bool = Field(default=True, description="the same weights on every run")
 

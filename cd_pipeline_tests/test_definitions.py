@@ -40,7 +40,12 @@ def test_other_recipes_carry_their_name_as_prefix_and_group() -> None:
 def test_everything_leads_to_the_package() -> None:
     graph = asset_graph(Recipe(name="rooms"))
     upstream = dg.AssetSelection.assets("mlpackage").upstream().resolve(graph)
-    assert upstream == graph.get_all_asset_keys()
+    assert graph.get_all_asset_keys() - upstream == {dg.AssetKey("real_pairs")}
+
+
+def test_nothing_depends_on_the_real_pairs() -> None:
+    graph = asset_graph(Recipe(name="rooms"))
+    assert graph.get(dg.AssetKey("real_pairs")).child_keys == set()
 
 
 def test_every_asset_has_description_kinds_and_code_version() -> None:
@@ -55,7 +60,7 @@ def test_every_asset_has_description_kinds_and_code_version() -> None:
 def test_assets_that_train_or_predict_share_the_gpu_pool() -> None:
     graph = asset_graph(Recipe(name="rooms"))
     pooled = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).pools == {"gpu"}}
-    assert pooled == {"checkpoint", "threshold", "test_predictions"}
+    assert pooled == {"checkpoint", "threshold", "test_predictions", "real_pairs"}
 
 
 def test_a_changed_setting_changes_the_code_version_of_just_what_depends_on_it() -> None:
@@ -96,7 +101,17 @@ def test_the_library_below_the_assets_imports_no_dagster() -> None:
         ({"training": {"preset": "publishd"}}, "training.preset"),
         ({"training": {"epoch": 3}}, "training.epoch"),
         ({"split": {"train_share": 1.5}}, "split.train_share"),
-        ({"synthesis": {"kind_weights": {"black": 1, "sparkle": 2}}}, "synthesis.kind_weights"),
+        ({"synthesis": {"kind_weights": {"black": 1, "sparkle": 2}}}, "synthesis.published.kind_weights"),
+        ({"synthesis": {"preset": "realistick"}}, "synthesis"),
+        (
+            {"synthesis": {"preset": "realistic", "side_shares": [0.5, 0.1]}},
+            "synthesis.realistic.side_shares",
+        ),
+        (
+            {"synthesis": {"preset": "realistic", "nuisance": {"gamma": 2}}},
+            "synthesis.realistic.nuisance.gamma",
+        ),
+        ({"synthesis": {"preset": "realistic", "held_out_kinds": ["melt"]}}, "synthesis.realistic"),
         ({"input": {"size": 250}}, "input.size"),
         ({"threshold": {"low": 0.5, "high": 0.4}}, "threshold"),
     ],

@@ -41,8 +41,10 @@ class TinyPairs(Dataset[Tensor]):
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         self.asked.append(key)
-        before, after, mask = self.arrays[key[1]]
-        return torch.from_numpy(np.concatenate([before, after, mask[..., None]], axis=2)).permute(2, 0, 1)
+        before, after, mask, _ = self.arrays[key[1]]
+        valid = np.full_like(mask, 255)
+        stacked = np.concatenate([before, after, mask[..., None], valid[..., None]], axis=2)
+        return torch.from_numpy(stacked).permute(2, 0, 1)
 
 
 class BrightnessChange(nn.Module):
@@ -54,7 +56,7 @@ class BrightnessChange(nn.Module):
 
 def write_pair(root: Path, name: str, arrays: PairArrays, split: str = "test") -> Pair:
     """Write a frozen pair below `root` and return its manifest row."""
-    for kind, image in zip(("before", "after", "mask"), arrays, strict=True):
+    for kind, image in zip(("before", "after", "mask"), arrays[:3], strict=True):
         write_png(root / kind / f"{name}.png", image)
     return Pair(
         pair_id=name,

@@ -42,15 +42,19 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         rendered_pairs(workspace, recipe)
         roots, log, runtime = workspace.roots(recipe), context.log, compute.runtime()
         train_set, val_set = training_sets(manifest, roots, recipe.input.size, recipe.synthesis)
-        model, pretrained = start_model(recipe.model, seed=recipe.training.seed, logger=log)
+        training = recipe.training
+        if training.sample_epochs and workspace.configured_source(recipe) is None:
+            log.info(f"sample rooms: {training.sample_epochs} epochs, {training.epochs} with your own photos")
+            training = training.model_copy(update={"epochs": training.sample_epochs})
+        model, pretrained = start_model(recipe.model, seed=training.seed, logger=log)
         log.info(f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}")
         result = train(
             model,
             train_set,
             val_set,
-            recipe.training,
+            training,
             runtime,
-            on_epoch=lambda record: log.info(progress_line(record, recipe.training.epochs)),
+            on_epoch=lambda record: log.info(progress_line(record, training.epochs)),
             show_progress=on_terminal(),
         )
         log.info(f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cd_pipeline.recipe import Recipe
-from cd_pipeline.resources import Workspace
+from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
     from cd_pipeline.data.manifest import Pair
+    from cd_pipeline.evaluation.predictions import Predictor
     from cd_pipeline.evaluation.threshold import ChosenThreshold
     from cd_pipeline.training.checkpoint import Checkpoint
 
@@ -92,6 +93,23 @@ def measured(
     if (metrics["checkpoint_version"], metrics["threshold"]) != (saved.version, chosen.threshold):
         raise _stale(workspace, recipe, "test_predictions", "another checkpoint or threshold")
     return metrics
+
+
+def predictor_of(
+    recipe: Recipe, compute: Compute, saved: "Checkpoint", chosen: "ChosenThreshold"
+) -> "Predictor":
+    """Bring a checkpoint to the device, in float32, with its threshold."""
+    from cd_pipeline.evaluation.predictions import Predictor
+
+    runtime = compute.runtime().exact()
+    runtime.prepare()
+    return Predictor(
+        model=runtime.place(saved.model()),
+        size=recipe.input.size,
+        threshold=chosen.threshold,
+        runtime=runtime,
+        smooth=recipe.threshold.smooth,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from cd_pipeline.data.files import digest
 from cd_pipeline.recipe import Recipe
 
 GPU_POOL = "gpu"
-Body = Callable[..., dg.MaterializeResult]  # type: ignore[type-arg]
+Body = Callable[..., dg.MaterializeResult | None]  # type: ignore[type-arg]
 
 
 def stage(
@@ -23,6 +23,7 @@ def stage(
     settings: Sequence[BaseModel] = (),
     code_version: int = 1,
     pool: str | None = None,
+    optional: bool = False,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Make an asset of a recipe from a function of the asset's name.
 
@@ -33,6 +34,7 @@ def stage(
         settings: the parts of the recipe it depends on; with `code_version` they make its code version.
         code_version: raised when the code makes something else of the same inputs.
         pool: limits how many such assets run at a time.
+        optional: the asset may return None: nothing was made.
     """
     version = digest(code_version, *(part.model_dump_json() for part in settings))[:8]
 
@@ -44,8 +46,9 @@ def stage(
             kinds=set(kinds),
             code_version=f"{code_version}-{version}",
             pool=pool,
+            output_required=not optional,
             description=inspect.getdoc(body),
-        )(_in_one_line(body))
+        )(_if_made(_in_one_line(body)) if optional else _in_one_line(body))
 
     return decorate
 
@@ -53,7 +56,7 @@ def stage(
 def _in_one_line(body: Body) -> Body:
     # Errors that name a file and a remedy become the step's failure as they are.
     @functools.wraps(body)
-    def guarded(context: dg.AssetExecutionContext, **resources: object) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def guarded(context: dg.AssetExecutionContext, **resources: object) -> dg.MaterializeResult | None:  # type: ignore[type-arg]
         try:
             return body(context, **resources)
         except (ValueError, OSError, FloatingPointError) as error:
@@ -62,6 +65,17 @@ def _in_one_line(body: Body) -> Body:
             raise dg.Failure(description=str(error), allow_retries=False) from (None if expected else error)
 
     return guarded
+
+
+def _if_made(body: Body) -> Callable[..., Iterator[dg.MaterializeResult]]:  # type: ignore[type-arg]
+    # A step that yields nothing is not recorded as a materialization; one that returns None is.
+    @functools.wraps(body)
+    def yielding(context: dg.AssetExecutionContext, **resources: object) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        made = body(context, **resources)
+        if made is not None:
+            yield made
+
+    return yielding
 
 
 def on_terminal() -> bool:

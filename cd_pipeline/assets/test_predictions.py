@@ -4,11 +4,12 @@ import json
 
 import dagster as dg
 
-from cd_pipeline.assets.inputs import chosen_threshold, rendered_pairs, trained
+from cd_pipeline.assets.inputs import chosen_threshold, predictor_of, rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+from cd_pipeline.synthesis.settings import RealisticSynthesis
 
 SHOWN_COLUMNS = ("file", "f1", "iou", "alarm")
 
@@ -33,29 +34,28 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.files import digest, file_digest, write_text
         from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.images import write_png
+        from cd_pipeline.evaluation.breakdown import recall_by
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg
-        from cd_pipeline.evaluation.predictions import Predictor, measure, scores_by_class, summarise
+        from cd_pipeline.evaluation.predictions import measure, scores_by_class, summarise
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
         pairs = rendered_pairs(workspace, recipe, "test")
         folder = workspace.folder(recipe, "test_predictions")
-        runtime = compute.runtime().exact()
-        runtime.prepare()
-        predictor = Predictor(
-            model=runtime.place(saved.model()),
-            size=recipe.input.size,
-            threshold=chosen.threshold,
-            runtime=runtime,
-            smooth=recipe.threshold.smooth,
-        )
+        predictor = predictor_of(recipe, compute, saved, chosen)
         found = measure(predictor, pairs, workspace.roots(recipe), folder)
+        classes = scores_by_class(found.scores)
+        kinds, sizes = recall_by(found.changes, "kind"), recall_by(found.changes, "size")
         metrics = {
             **summarise(found.scores),
             "differencing_oracle_f1": found.oracle.f1,
             "threshold": chosen.threshold,
             "smoothed": recipe.threshold.smooth,
             "checkpoint_version": saved.version,
+            "by_class": classes.to_dict("records"),
+            "recall_by_kind": kinds,
+            "recall_by_size": sizes,
+            "held_out_kinds": held_out_kinds(recipe),
         }
         rows, sheet = pd.DataFrame([score.to_row() for score in found.scores]), gallery(found.rows)
         write_frame(folder / "predictions.parquet", rows)
@@ -69,12 +69,19 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest(*files, json.dumps(metrics))),
             metadata={
-                **{key: value for key, value in metrics.items() if value is not None},
+                **{key: value for key, value in metrics.items() if isinstance(value, (int, float, str))},
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
-                "per_class": table(scores_by_class(found.scores)),
+                "per_class": table(classes),
+                "per_kind": table(kinds),
+                "per_size": table(sizes),
                 "per_pair": table(rows[list(SHOWN_COLUMNS)]),
                 "path": dg.MetadataValue.path(folder.absolute()),
             },
         )
 
     return test_predictions
+
+
+def held_out_kinds(recipe: Recipe) -> list[str]:
+    """Return the kinds of change that only test holds."""
+    return recipe.synthesis.held_out_kinds if isinstance(recipe.synthesis, RealisticSynthesis) else []

@@ -1,6 +1,9 @@
 """The threshold."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,6 +12,9 @@ from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.pairs import PairArrays
 
 
 def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -25,23 +31,32 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def threshold(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """The threshold of the best F1 on val, pooled over pixels, from one pass over the predictions."""
+        """The threshold of the best F1 on val, pooled over pixels, from one pass over the predictions.
+
+        The pairs are drawn from the val photos as the measuring protocol says, or are the val pairs of the
+        manifest.
+        """
         import pandas as pd
 
-        from cd_pipeline.data.datasets import PairDataset
         from cd_pipeline.data.files import digest, write_bytes
         from cd_pipeline.data.frames import write_frame
+        from cd_pipeline.data.pairs import input_pairs
         from cd_pipeline.evaluation.figures import sweep_curve
-        from cd_pipeline.evaluation.predict import iterate_probabilities
-        from cd_pipeline.evaluation.threshold import choose, sweep_predictions
+        from cd_pipeline.evaluation.predict import predict_probability
+        from cd_pipeline.evaluation.protocol import realistic_set
+        from cd_pipeline.evaluation.realistic_pairs import photo_loaders
+        from cd_pipeline.evaluation.threshold import choose, predict_pairs, sweep_predictions
 
         saved = trained(workspace, recipe)
         pairs = rendered_pairs(workspace, recipe, "val")
         runtime = compute.runtime().exact()
         runtime.prepare()
-        dataset = PairDataset(pairs, workspace.roots(recipe), recipe.input.size)
-        predictions = iterate_probabilities(runtime.place(saved.model()), dataset, runtime)
-        limits = recipe.threshold
+        model, size, limits = runtime.place(saved.model()), recipe.input.size, recipe.threshold
+        drawn: Iterable[PairArrays] = input_pairs(pairs, workspace.roots(recipe), size)
+        if limits.pairs == "realistic":
+            loaders = photo_loaders(pairs, workspace.roots(recipe), size)
+            drawn = realistic_set(loaders, size, limits.realistic_pairs)
+        predictions = predict_pairs(partial(predict_probability, model, runtime=runtime), drawn)
         sweep = sweep_predictions(predictions, low=limits.low, high=limits.high, steps=limits.steps)
         chosen = choose(sweep, saved.version)
         folder = workspace.folder(recipe, "threshold")
@@ -54,6 +69,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(digest(*asdict(chosen).values())),
             metadata={
                 "threshold": chosen.threshold,
+                "pairs": limits.pairs,
                 "val_f1": chosen.f1,
                 "val_iou": chosen.iou,
                 "val_precision": chosen.precision,

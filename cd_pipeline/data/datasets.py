@@ -13,12 +13,13 @@ Key = tuple[int, int]
 """(epoch, index): data sets that draw fresh pairs need both."""
 
 CACHE_BYTES = 1 << 30
-"""Memory for decoded pairs; about 2,300 pairs at 256x256. Pairs beyond it are decoded each epoch."""
+"""Memory for decoded pairs; about 2,000 pairs at 256x256. Pairs beyond it are decoded each epoch."""
 
 
 def to_sample(arrays: PairArrays) -> torch.Tensor:
-    """Stack a pair to one uint8 tensor 7xHxW: before RGB, after RGB, mask 0/255."""
-    stacked = np.dstack([arrays.before, arrays.after, arrays.mask])  # HW7
+    """Stack a pair to one uint8 tensor 8xHxW: before RGB, after RGB, mask 0/255, valid 0/255."""
+    valid = np.full_like(arrays.mask, 255) if arrays.valid is None else arrays.valid
+    stacked = np.dstack([arrays.before, arrays.after, arrays.mask, valid])  # HW8
     return torch.from_numpy(np.ascontiguousarray(stacked.transpose(2, 0, 1)))
 
 
@@ -26,7 +27,7 @@ class PairDataset(Dataset[torch.Tensor]):
     """Frozen pairs of a manifest.
 
     Items are asked for by `(epoch, index)`, so that data sets that draw fresh pairs share the form; here
-    the epoch changes nothing. An item is a uint8 tensor 7xSxS: before, after, mask. Decoded items are kept
+    the epoch changes nothing. An item is a uint8 tensor 8xSxS: before, after, mask, valid. Decoded items are kept
     in memory up to `cache_bytes`.
     """
 
@@ -36,7 +37,7 @@ class PairDataset(Dataset[torch.Tensor]):
         self.pairs = pairs
         self.size = size
         self._roots = roots
-        self._capacity = cache_bytes // (7 * size * size)
+        self._capacity = cache_bytes // (8 * size * size)
         self._cache: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
@@ -53,18 +54,22 @@ class PairDataset(Dataset[torch.Tensor]):
 
 
 class EpochSampler(Sampler[Key]):
-    """The order of one epoch: shuffled by seed and epoch alone, or in the data set's order."""
+    """The order of an epoch: shuffled by seed and epoch alone, or the data set's own.
+
+    `epoch` may be set between two passes.
+    """
 
     def __init__(self, count: int, *, epoch: int = 0, shuffle_seed: int | None = None) -> None:
-        self._epoch = epoch
-        self._order = list(range(count))
-        if shuffle_seed is not None:
-            # numpy, not torch: the order must not depend on what else drew random numbers
-            rng = np.random.Generator(np.random.PCG64([shuffle_seed, epoch]))
-            self._order = [int(index) for index in rng.permutation(count)]
+        self.epoch = epoch
+        self._count = count
+        self._shuffle_seed = shuffle_seed
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._count
 
     def __iter__(self) -> Iterator[Key]:
-        return ((self._epoch, index) for index in self._order)
+        order = np.arange(self._count)
+        if self._shuffle_seed is not None:
+            # numpy, not torch: the order must not depend on what else drew random numbers
+            order = np.random.Generator(np.random.PCG64([self._shuffle_seed, self.epoch])).permutation(order)
+        return ((self.epoch, int(index)) for index in order)

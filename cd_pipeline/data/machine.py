@@ -1,8 +1,28 @@
 """What the machine offers."""
 
+import ctypes
+import functools
 import os
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MAX_INT = 2**31 - 1
+"""Of glibc's malloc.h, and the most that mallopt takes."""
 
 
 def usable_cores() -> int:
     """Return the number of CPU cores this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep large blocks instead of giving each back to the system; elsewhere nothing.
+
+    A training step frees and asks again for the same hundreds of megabytes; clearing them anew each time
+    takes 10-25 % of it on a CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MAX_INT)
+        mallopt(M_TRIM_THRESHOLD, MAX_INT)

@@ -68,6 +68,74 @@ PLAN = pa.struct(
     ]
 )
 
+PATCH = pa.struct(
+    [
+        ("photo", pa.string()),
+        ("sha256", pa.string()),
+        ("left", pa.float64()),
+        ("top", pa.float64()),
+        ("width", pa.float64()),
+        ("height", pa.float64()),
+    ]
+)
+
+REALISTIC_CHANGE = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("shape", pa.string()),
+        ("left", pa.float64()),
+        ("top", pa.float64()),
+        ("width", pa.float64()),
+        ("height", pa.float64()),
+        ("to_left", pa.float64()),
+        ("to_top", pa.float64()),
+        ("feather", pa.float64()),
+        ("seed", pa.int64()),
+        ("outline", PATCH),
+        ("source", PATCH),
+    ]
+)
+
+NUISANCE = pa.struct(
+    [
+        ("gains", pa.list_(pa.float64())),
+        ("offset", pa.float64()),
+        ("contrast", pa.float64()),
+        ("gamma", pa.float64()),
+        ("gradient", pa.list_(pa.float64())),
+        ("vignette", pa.float64()),
+        ("shadow", pa.float64()),
+        ("shadow_outline", pa.list_(pa.float64())),
+        ("blur", pa.float64()),
+        ("noise", pa.float64()),
+        ("shot_noise", pa.float64()),
+        ("noise_seed", pa.int64()),
+        ("jpeg_quality", pa.int32()),
+        ("corners", pa.list_(pa.float64())),
+    ]
+)
+
+VIEW = pa.struct(
+    [
+        ("left", pa.float64()),
+        ("top", pa.float64()),
+        ("width", pa.float64()),
+        ("height", pa.float64()),
+        ("flipped", pa.bool_()),
+    ]
+)
+
+REALISTIC_PLAN = pa.struct(
+    [
+        ("view", VIEW),
+        ("changes", pa.list_(REALISTIC_CHANGE)),
+        ("swapped", pa.bool_()),
+        ("min_visible", pa.float64()),
+        ("before_nuisance", NUISANCE),
+        ("after_nuisance", NUISANCE),
+    ]
+)
+
 PAIRS = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -76,6 +144,8 @@ PAIRS = pa.schema(
         ("before", pa.string()),
         ("after", pa.string()),
         ("mask", pa.string()),
+        ("valid", pa.string()),
+        ("side", pa.int32()),
         ("photo", pa.string()),
         ("photo_sha256", pa.string()),
         ("width", pa.int32()),
@@ -84,6 +154,7 @@ PAIRS = pa.schema(
         ("seed", pa.int64()),
         ("changed", pa.bool_()),
         ("plan", PLAN),
+        ("realistic_plan", REALISTIC_PLAN),
     ]
 )
 
@@ -92,8 +163,11 @@ PAIRS = pa.schema(
 class Pair:
     """One sample: two images and a mask of what changed between them.
 
-    `before`, `after` and `mask` are references; `after`, `mask`, `changed` and `plan` are None where the
-    pair is drawn anew each epoch. `photo`, `boxes`, `seed` and `plan` say how a synthesised pair was made.
+    `before`, `after`, `mask` and `valid` are references; `valid` is None where every pixel counts, and
+    `after`, `mask`, `changed` and both plans are None where the pair is drawn anew each epoch. `photo`,
+    `boxes`, `seed` and one of the plans say how a synthesised pair was made; `width` and `height` are the
+    photo's, and `side` is what a realistic pair is rendered at (None: the photo's own size). `changed`: a
+    change is planned.
     """
 
     pair_id: str
@@ -110,6 +184,9 @@ class Pair:
     seed: int
     changed: bool | None
     plan: Row | None
+    valid: str | None = None
+    side: int | None = None
+    realistic_plan: Row | None = None
 
 
 class ManifestError(ValueError):

@@ -11,11 +11,12 @@ from cd_pipeline.data.preprocessing import resize_mask, resize_photo
 
 
 class PairArrays(NamedTuple):
-    """before, after: HWC uint8 RGB; mask: HW uint8, 0 or 255."""
+    """before, after: HWC uint8 RGB; mask: HW uint8, 0 or 255; valid: HW uint8, 255 = counts (None: all does)."""
 
     before: Image
     after: Image
     mask: Image
+    valid: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +52,24 @@ def load_pair(pair: Pair, roots: Roots) -> PairArrays:
     expected = pair.photo_sha256 if pair.before == pair.photo else None
     before, after = read_photo(roots.resolve(pair.before), expected), read_photo(roots.resolve(pair.after))
     mask = read_mask(roots.resolve(pair.mask))
-    if not before.shape[:2] == after.shape[:2] == mask.shape:
+    valid = None if pair.valid is None else read_mask(roots.resolve(pair.valid))
+    if not before.shape[:2] == after.shape[:2] == mask.shape == (mask if valid is None else valid).shape:
         raise ValueError(
             f"pair {pair.pair_id}: sizes differ: before {before.shape[:2]}, after {after.shape[:2]}, "
-            f"mask {mask.shape}; materialize raw_photos and all after it again"
+            f"mask {mask.shape}{'' if valid is None else f', valid {valid.shape}'}; materialize raw_photos and all after it again"
         )
-    return PairArrays(before, after, mask)
+    return PairArrays(before, after, mask, valid)
 
 
 def at_input_size(arrays: PairArrays, size: int) -> PairArrays:
     """Bring a pair to size x size, as the network sees it."""
+    if arrays.mask.shape == (size, size):
+        return arrays
     return PairArrays(
-        resize_photo(arrays.before, size), resize_photo(arrays.after, size), resize_mask(arrays.mask, size)
+        resize_photo(arrays.before, size),
+        resize_photo(arrays.after, size),
+        resize_mask(arrays.mask, size),
+        None if arrays.valid is None else resize_mask(arrays.valid, size),
     )
 
 

@@ -37,4 +37,7 @@ def mask_faults(pairs: Sequence[Pair], roots: Roots) -> list[str]:
 
 def same_pictures(one: PairArrays, other: PairArrays) -> bool:
     """Tell whether two pairs are equal, pixel by pixel."""
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return all(
+        np.array_equal(a, b) if a is not None and b is not None else a is b
+        for a, b in zip(one, other, strict=True)
+    )

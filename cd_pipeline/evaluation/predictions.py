@@ -15,8 +15,9 @@ from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.evaluation.breakdown import FoundChange, found_changes
 from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
-from cd_pipeline.evaluation.figures import pair_row
+from cd_pipeline.evaluation.figures import pair_row, spread
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -28,6 +29,8 @@ from cd_pipeline.evaluation.metrics import (
 from cd_pipeline.evaluation.postprocess import smooth_mask
 from cd_pipeline.evaluation.predict import predict_probability
 from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.synthesis.pairs import change_owners
+from cd_pipeline.synthesis.photo_store import PhotoStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,14 @@ class Predictor:
     runtime: Runtime
     smooth: bool = False
 
+    def probability(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
+        """Predict HWC uint8 RGB at the input size: HW float32 in [0, 1]."""
+        return predict_probability(self.model, before, after, self.runtime)
+
     def predict(self, pair: PairArrays) -> "Prediction":
         """Predict one pair, given at its own size; its own mask thresholds the enlarged probability."""
         sized = at_input_size(pair, self.size)
-        probability = predict_probability(self.model, sized.before, sized.after, self.runtime)
+        probability = self.probability(sized.before, sized.after)
         height, width = pair.mask.shape
         enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
         own_size = self._binarise(np.asarray(enlarged, np.float32))
@@ -108,7 +115,7 @@ def write_predictions(
     roots: Roots,
     folder: Path,
     *,
-    on_pair: Callable[[PairArrays, Image], None] = lambda pair, prediction: None,
+    on_pair: Callable[[Pair, PairArrays, Image], None] = lambda row, pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the photo's own size) for each.
 
@@ -119,7 +126,7 @@ def write_predictions(
         pairs: rows of the manifest.
         roots: where their pictures are.
         folder: is made if needed.
-        on_pair: gets each pair and its prediction at the input size.
+        on_pair: gets each row, and its pair and prediction at the input size.
     """
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
@@ -127,15 +134,15 @@ def write_predictions(
         arrays = load_pair(pair, roots)
         sized, prediction, own = predictor.predict(arrays)
         write_png(folder / f"{pair.pair_id}.png", own)
-        on_pair(sized, prediction)
+        on_pair(pair, sized, prediction)
         scores.append(
             PairScore(
                 pair_id=pair.pair_id,
                 class_name=pair.class_name,
                 changed=bool(arrays.mask.any()),
                 alarm=has_alarm(prediction),
-                confusion=Confusion.of(prediction, sized.mask),
-                own_size=Confusion.of(own, arrays.mask),
+                confusion=Confusion.of(prediction, sized.mask, sized.valid),
+                own_size=Confusion.of(own, arrays.mask, arrays.valid),
             )
         )
     return scores
@@ -143,11 +150,19 @@ def write_predictions(
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The scores of a set, the first pairs as gallery rows, and plain differencing at its best on the set."""
+    """What is reported of a set.
+
+    Attributes:
+        scores: of each pair.
+        rows: pairs as gallery rows, evenly spaced.
+        oracle: plain differencing at its best on the set.
+        changes: what was found of each synthesised change.
+    """
 
     scores: list[PairScore]
     rows: list[Image]
     oracle: OracleResult
+    changes: list[FoundChange]
 
 
 def measure(
@@ -162,16 +177,20 @@ def measure(
         folder: for the PNGs.
         shown: pairs in the gallery.
     """
+    drawn = {pair.pair_id for pair in spread(pairs, shown)}
     rows: list[Image] = []
-    oracle = DifferencingOracle()
+    changes: list[FoundChange] = []
+    oracle, photos = DifferencingOracle(), PhotoStore(roots)
 
-    def look(pair: PairArrays, prediction: Image) -> None:
-        oracle.update(pair.before, pair.after, pair.mask)
-        if len(rows) < shown:
+    def look(row: Pair, pair: PairArrays, prediction: Image) -> None:
+        if row.plan or row.realistic_plan:  # only synthesised changes have a kind
+            changes.extend(found_changes(*change_owners(row, photos), prediction, pair.valid))
+        oracle.update(pair.before, pair.after, pair.mask, pair.valid)
+        if row.pair_id in drawn:
             rows.append(pair_row(pair, prediction))
 
     scores = write_predictions(predictor, pairs, roots, folder, on_pair=look)
-    return Measurement(scores, rows, oracle.best())
+    return Measurement(scores, rows, oracle.best(), changes)
 
 
 def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:

@@ -1,21 +1,25 @@
 """The rows of the measuring protocol: what is printed of every model, always beside plain differencing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
-
-import numpy as np
-import numpy.typing as npt
 
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.metrics import Confusion, has_alarm, mean_image_f1, pooled, wilson_interval
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
+from cd_pipeline.evaluation.predict import Predict
+from cd_pipeline.evaluation.realistic_pairs import (
+    PAIR_COUNT,
+    SEED,
+    PhotoLoader,
+    draw_realistic_pairs,
+    no_change_pairs,
+)
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
-Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
-"""(before, after) HWC uint8 RGB at the input size -> probability HxW."""
+ORACLE_LIMIT = 0.50
+"""Realistic pairs on which plain differencing does better are too easy (measuring protocol)."""
 
 FINE_THRESHOLDS = linear_thresholds(0.01, 0.99, 99)
 
@@ -37,6 +41,11 @@ class SetScores:
     best_f1: float
     mean_image_f1: float
     oracle_f1: float
+
+    @property
+    def gap(self) -> float:
+        """Calibration error: what a threshold chosen on this very set would gain in F1."""
+        return self.best_f1 - self.f1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,9 @@ def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -
     sweep, oracle = ThresholdSweep(FINE_THRESHOLDS), DifferencingOracle()
     for pair in pairs:
         probability = predict(pair.before, pair.after)
-        confusions.append(Confusion.of(probability > threshold, pair.mask))
-        sweep.update(probability, pair.mask)
-        oracle.update(pair.before, pair.after, pair.mask)
+        confusions.append(Confusion.of(probability > threshold, pair.mask, pair.valid))
+        sweep.update(probability, pair.mask, pair.valid)
+        oracle.update(pair.before, pair.after, pair.mask, pair.valid)
     total = pooled(confusions)
     return SetScores(
         pairs=len(confusions),
@@ -97,3 +106,16 @@ def with_nuisance_on_after(pairs: Iterable[tuple[str, PairArrays]]) -> Iterator[
     """Put the standard nuisance, seeded by the pair's name, on the second photo of each named pair."""
     for name, pair in pairs:
         yield pair._replace(after=standard_nuisance(pair.after, nuisance_seed(name, "after")))
+
+
+def realistic_set(loaders: Sequence[PhotoLoader], size: int, count: int = PAIR_COUNT) -> Iterator[PairArrays]:
+    """Yield the frozen realistic pairs of some photos."""
+    return (pair.arrays for pair in draw_realistic_pairs(loaders, count, seed=SEED, size=size))
+
+
+def false_alarms(
+    predict: Predict, threshold: float, loaders: Sequence[PhotoLoader], size: int, count: int = PAIR_COUNT
+) -> AlarmRate:
+    """Count false alarms on the frozen no-change pairs of some photos."""
+    unchanged = no_change_pairs(loaders, count, seed=SEED, size=size)
+    return alarm_rate(predict, ((pair.before, pair.after) for pair in unchanged), threshold)

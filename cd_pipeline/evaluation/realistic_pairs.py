@@ -8,16 +8,22 @@ them in a fixed order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.pairs import PairArrays, Roots
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
+from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore
 from cd_pipeline.synthesis.published_kinds import INPAINT_RADIUS, NOISE_LIMIT, blurred, pixelated
+from cd_pipeline.synthesis.realistic_kinds import recoloured
+from cd_pipeline.synthesis.regions import filled
 
 Photo: TypeAlias = NDArray[np.uint8]
 """HxWx3 uint8 RGB."""
@@ -27,6 +33,9 @@ Mask: TypeAlias = NDArray[np.uint8]
 
 PhotoLoader: TypeAlias = Callable[[], Photo]
 """Returns one photo; called each time the photo is needed, so wrap it in a cache where memory allows."""
+
+SEED = 42
+"""Of the frozen sets."""
 
 PAIR_COUNT = 300
 """Fewest pairs that the measuring protocol takes a figure from."""
@@ -133,6 +142,24 @@ class EvaluationPair:
     mask: Mask
     kinds: tuple[str, ...]
 
+    @property
+    def arrays(self) -> PairArrays:
+        """The pair alone; every pixel counts."""
+        return PairArrays(self.before, self.after, self.mask)
+
+
+def photo_loaders(pairs: Iterable[Pair], roots: Roots, size: int) -> list[PhotoLoader]:
+    """Loaders of the photos that pairs are made from, in the order of their references.
+
+    Args:
+        pairs: Rows of a manifest, of one split; several may share a photo.
+        roots: Where the photos are.
+        size: Side of the images to draw; larger photos are reduced to twice that and kept in memory.
+    """
+    store = PhotoStore(roots)
+    photos = sorted({(pair.photo, pair.photo_sha256) for pair in pairs})
+    return [partial(store.reduced, *photo, WORKING_SIDE * size) for photo in photos]
+
 
 def _pair_rng(name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest(), "big"))
@@ -226,30 +253,6 @@ def _cropped(photo: Photo, crop: Crop, size: int) -> Photo:
     return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), dtype=np.uint8)
 
 
-def _polygon(rng: np.random.Generator, height: int, width: int) -> NDArray[np.int32]:
-    """Corners around the middle of a box, one a sector, at 0.6-1.0 of the way to the inscribed ellipse."""
-    corners = int(rng.integers(5, 9, endpoint=True))
-    angles = 2 * np.pi * (np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) / corners
-    reach = rng.uniform(0.6, 1.0, corners)
-    across = (width - 1) / 2 * (1 + reach * np.cos(angles))
-    down = (height - 1) / 2 * (1 + reach * np.sin(angles))
-    return np.rint(np.stack([across, down], axis=1)).astype(np.int32)  # corners x 2, (x, y)
-
-
-def _stencil(change: RealisticChange, height: int, width: int) -> NDArray[np.bool_]:
-    """Region of a change inside its box, height x width."""
-    if change.shape == "rectangle":
-        return np.ones((height, width), dtype=np.bool_)
-    canvas = np.zeros((height, width), dtype=np.uint8)
-    if change.shape == "ellipse":
-        # centre, axes and angle in float: an inscribed ellipse for even sides too
-        box = (((width - 1) / 2, (height - 1) / 2), (width - 1, height - 1), 0)
-        cv2.ellipse(canvas, box, 1, thickness=-1)
-    else:
-        cv2.fillPoly(canvas, [_polygon(np.random.default_rng(change.seed), height, width)], 1)
-    return canvas.astype(np.bool_)
-
-
 def _placed(
     stencil: NDArray[np.bool_], left: float, top: float, size: int
 ) -> tuple[NDArray[np.bool_], slice, slice]:
@@ -266,14 +269,6 @@ def _inpainted(image: Photo, region: NDArray[np.bool_]) -> NDArray[Any]:
     return cv2.inpaint(image, region.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
 
 
-def _recoloured(patch: Photo, rng: np.random.Generator) -> NDArray[Any]:
-    """Turn the hue by 40-320 degrees and raise the saturation, so that grey things get a colour too."""
-    hsv = cv2.cvtColor(patch, cv2.COLOR_RGB2HSV).astype(np.int16)
-    hsv[..., 0] = (hsv[..., 0] + rng.integers(20, 160, endpoint=True)) % 180  # OpenCV counts hue in 2 degrees
-    hsv[..., 1] = np.minimum(hsv[..., 1] + rng.integers(40, 120, endpoint=True), 255)
-    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
-
-
 def _new_patch(change: RealisticChange, patch: Photo) -> NDArray[Any]:
     """What the box of a change shows afterwards, for the kinds that look at the box alone."""
     rng = np.random.default_rng(change.seed)
@@ -286,7 +281,7 @@ def _new_patch(change: RealisticChange, patch: Photo) -> NDArray[Any]:
     if change.kind == "pixelate":
         return pixelated(patch)
     if change.kind == "recolour":
-        return _recoloured(patch, rng)
+        return recoloured(patch, rng)
     raise ValueError(f"unknown change kind {change.kind!r}; known: {', '.join(KIND_WEIGHTS)}")
 
 
@@ -294,7 +289,7 @@ def _apply(change: RealisticChange, image: Photo, photos: Sequence[PhotoLoader])
     """Change the image in place; returns the changed region, S x S. No pixel outside it is written."""
     size = image.shape[0]
     height, width = round(change.height * size), round(change.width * size)
-    stencil = _stencil(change, max(2, height), max(2, width))
+    stencil = filled(change.shape, max(2, height), max(2, width), change.seed)
     region, rows, columns = _placed(stencil, change.left, change.top, size)
     patch = image[rows, columns].copy()
     if change.kind == "paste":

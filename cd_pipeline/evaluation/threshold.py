@@ -1,14 +1,17 @@
 """The chosen threshold: swept on val with the saved network, kept as a small JSON file."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cd_pipeline.data.files import write_text
+from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.evaluation.predict import Predict
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
 
@@ -42,18 +45,33 @@ class ChosenThreshold:
             ) from None
 
 
+class ScoredPair(NamedTuple):
+    """probability: HW float32 in [0, 1]; truth: HW bool; valid: HW bool, what counts."""
+
+    probability: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
+
+
 def sweep_predictions(
-    predictions: Iterable[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
+    predictions: Iterable[ScoredPair],
     *,
     low: float,
     high: float,
     steps: int,
 ) -> ThresholdSweep:
-    """Pool (probability, truth) pairs of HxW over evenly spaced thresholds."""
+    """Pool (probability, truth, valid) over evenly spaced thresholds."""
     sweep = ThresholdSweep(linear_thresholds(low, high, steps))
-    for probability, truth in predictions:
-        sweep.update(probability, truth)
+    for probability, truth, valid in predictions:
+        sweep.update(probability, truth, valid)
     return sweep
+
+
+def predict_pairs(predict: Predict, pairs: Iterable[PairArrays]) -> Iterator[ScoredPair]:
+    """Yield what a network says of pairs at its input size."""
+    for pair in pairs:
+        valid = np.ones_like(pair.mask) if pair.valid is None else pair.valid
+        yield ScoredPair(predict(pair.before, pair.after), pair.mask > 0, valid > 0)
 
 
 def choose(sweep: ThresholdSweep, checkpoint_version: str) -> ChosenThreshold:

@@ -2,21 +2,29 @@
 
 import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from cd_pipeline.models.change_network import ENCODER, ChangeNetwork
 from cd_pipeline.models.pretrained import WeightsUnavailableError, find_weights
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.models.tiny_change_unet import ENCODER, TinyChangeUNet
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet
+
+NETWORKS: Mapping[str, type[ChangeNetwork]] = {
+    "tiny_change_unet": TinyChangeUNet,
+    "tiny_siamese_unet": TinySiameseUNet,
+}
 
 
-def build_model(settings: ModelSettings) -> TinyChangeUNet:
+def build_model(settings: ModelSettings) -> ChangeNetwork:
     """Build the network with fresh weights, drawn from torch's global generator."""
-    return {"tiny_change_unet": TinyChangeUNet}[settings.name]()
+    return NETWORKS[settings.name]()
 
 
-def load_start(model: TinyChangeUNet, path: Path, logger: logging.Logger) -> None:
+def load_start(model: ChangeNetwork, path: Path, logger: logging.Logger) -> None:
     """Load a state dict file into a network; blocks that the published one never read are dropped.
 
     Raises:
@@ -33,7 +41,7 @@ def load_start(model: TinyChangeUNet, path: Path, logger: logging.Logger) -> Non
     logger.info(f"starting from {path}; {len(dropped)} unused tensors dropped")
 
 
-def start_model(settings: ModelSettings, *, seed: int, logger: logging.Logger) -> tuple[TinyChangeUNet, bool]:
+def start_model(settings: ModelSettings, *, seed: int, logger: logging.Logger) -> tuple[ChangeNetwork, bool]:
     """Build a network ready for training.
 
     Args:

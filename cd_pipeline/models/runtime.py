@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils import deterministic
 
-from cd_pipeline.data.machine import usable_cores
+from cd_pipeline.data.machine import keep_freed_memory, usable_cores
 
+MAX_WORKERS = 8
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -15,13 +17,14 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 class Runtime:
     """A resolved place to compute.
 
-    `precision` is float32, float16 or bfloat16 (autocast); `workers` are loader processes, 0: none.
+    `precision` is float32, float16 or bfloat16 (autocast); `workers` are loader processes, 0: none, None: by
+    what is loaded.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
-    workers: int = 0
+    workers: int | None = None
     channels_last: bool = True
     deterministic: bool = True
 
@@ -29,7 +32,11 @@ class Runtime:
         """Set the thread count and, where deterministic, ask torch for the same result on every run."""
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=True)
+        # it also fills every new tensor, a fifth of a training step; that only shows reads of unset memory
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not self.deterministic
+        if self.device_type == "cpu":
+            keep_freed_memory()
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format."""
@@ -40,6 +47,18 @@ class Runtime:
         """Move an NxCxHxW batch to the device, in the memory format."""
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         return batch.to(self.device, non_blocking=True, memory_format=memory_format)
+
+    def loader_processes(self, *, draws: bool) -> int:
+        """Return how many processes load a data set; `draws`: its items are made anew each time.
+
+        On a CPU one that draws keeps up with training. A GPU is faster than one; photos that stay in memory
+        need none.
+        """
+        if self.workers is not None:
+            return self.workers
+        if not draws:
+            return 0
+        return max(1, min(MAX_WORKERS, usable_cores() - 1)) if self.device_type != "cpu" else 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that networks run in."""
@@ -64,7 +83,7 @@ class Runtime:
     def description(self) -> str:
         """The device and its settings in one phrase, for logs and metadata."""
         name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
-        return f"{name}, {self.precision}, {self.threads} threads, {self.workers} workers"
+        return f"{name}, {self.precision}, {self.threads} threads"
 
 
 def resolve_runtime(
@@ -82,8 +101,9 @@ def resolve_runtime(
         device: auto, cpu, cuda, cuda:<n> or mps.
         precision: auto (float16 on CUDA, as published; float32 elsewhere), float32, float16 or bfloat16.
         threads: of torch on the CPU; None: the cores this process may use.
-        workers: loader processes; None: none, as decoded pairs stay in memory. Set them where a GPU waits
-            for a set that does not fit (about 2,300 pairs at 256x256).
+        workers: loader processes; None: one or, for a GPU, one a core where pairs are drawn anew each epoch,
+            and none where decoded pairs stay in memory. Set them where a GPU waits for a set that does not
+            fit (about 2,000 pairs at 256x256).
         channels_last: the memory format of networks and batches.
         deterministic: the same weights on every run of the same machine; a GPU is slower for it.
 
@@ -108,7 +128,7 @@ def resolve_runtime(
         device=device,
         precision=("float16" if on_gpu else "float32") if precision == "auto" else precision,
         threads=threads or cores,
-        workers=workers or 0,
+        workers=workers,
         channels_last=channels_last,
         deterministic=deterministic,
     )

@@ -10,7 +10,11 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Literal["tiny_change_unet"] = "tiny_change_unet"
+    name: Literal["tiny_change_unet", "tiny_siamese_unet"] = Field(
+        default="tiny_change_unet",
+        description="tiny_change_unet: the published one, photos mixed before the first layer; "
+        "tiny_siamese_unet: each photo encoded alone, then compared",
+    )
     start_from: str | None = Field(
         default=None, description="state dict to go on from: of this network or of the published one"
     )

@@ -1,58 +1,126 @@
 """From split photos to pairs: the rows of the manifest, and their pictures on disk."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from cd_pipeline.data.files import digest, keep_only, seed_of
-from cd_pipeline.data.images import Image, read_photo, write_png
+from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots
 from cd_pipeline.data.photos import Photo
-from cd_pipeline.synthesis.plan import ChangePlan, label_mask, plan_changes
+from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.plan import ChangePlan, label_mask, label_owners, plan_changes
+from cd_pipeline.synthesis.realistic_plan import PhotoSource, RealisticPlan, plan_realistic
+from cd_pipeline.synthesis.realistic_render import Rendering, render_realistic
 from cd_pipeline.synthesis.render import render
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 
 ID_BYTES = 120
 FOLDER = "change_masks"
 
 
-def pair_id(photo: Photo) -> str:
+def pair_id(photo: Photo, draw: int | None = None) -> str:
     """Name a photo's pair: class, stem and 8 hex digits of its content, safe in file names.
 
-    At most 120 bytes of UTF-8; `a.jpg` beside `a.png` get different names.
+    At most 120 bytes of UTF-8; `a.jpg` beside `a.png` get different names. Where a photo has several pairs,
+    the number of the draw follows.
     """
-    tail = f"__{photo.sha256[:8]}"
+    tail = f"__{photo.sha256[:8]}" + ("" if draw is None else f"_{draw:03d}")
     stem = PurePosixPath(photo.path).stem
     safe = re.sub(r"[^\w.-]", "_", f"{photo.class_name}__{stem}").lstrip(".")
     head = safe.encode()[: ID_BYTES - len(tail)].decode(errors="ignore")
     return head + tail
 
 
-def plan_pairs(photos: Iterable[Photo], settings: SynthesisSettings) -> list[Pair]:
-    """Plan one pair a usable photo, ordered by split and name.
+def plan_pairs(photos: Iterable[Photo], settings: SynthesisSettings, size: int = 256) -> list[Pair]:
+    """Plan the pairs of all usable photos, ordered by split and name.
+
+    Args:
+        photos: with their splits; those without one are left out.
+        settings: of the preset, which also decides how many pairs a photo gives.
+        size: side in px that realistic pairs are rendered at; published ones keep the photo's size.
 
     Raises:
         ValueError: two photos would get the same pair name.
     """
-    pairs = [_plan_pair(photo, settings) for photo in photos if photo.split]
-    pairs.sort(key=lambda pair: (pair.split, pair.pair_id))
-    names = [pair.pair_id for pair in pairs]
+    usable = [photo for photo in photos if photo.split]
+    if isinstance(settings, RealisticSynthesis):
+        draws = draws_a_photo(usable, settings)
+        rows = [
+            _realistic_row(photo, draw, settings, size)
+            for photo in usable
+            for draw in range(draws[photo.split])
+        ]
+    else:
+        rows = [_published_row(photo, settings) for photo in usable]
+    rows.sort(key=lambda pair: (pair.split, pair.pair_id))
+    names = [pair.pair_id for pair in rows]
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"two photos give the pair name {twice}; rename one of them")
-    return pairs
+    pools = photo_pools(rows)
+    return [_with_plan(pair, settings, pools) if pair.after is not None else pair for pair in rows]
 
 
-def draw_plan(pair: Pair, settings: SynthesisSettings, epoch: int | None = None) -> ChangePlan:
-    """Draw a pair's plan: the frozen one, or that of an epoch."""
+def draws_a_photo(photos: Sequence[Photo], settings: RealisticSynthesis) -> dict[str, int]:
+    """Return how many pairs a photo of each split gives: enough for `epoch_pairs` or `frozen_pairs`."""
+    counts = Counter(photo.split for photo in photos)
+    return {
+        split: -(-(settings.epoch_pairs if split == "train" else settings.frozen_pairs) // count)
+        for split, count in counts.items()
+    }
+
+
+Pools: TypeAlias = Mapping[str, Sequence[PhotoSource]]
+"""The photos of each split, in path order: objects and textures never come from another split."""
+
+
+def photo_pools(pairs: Iterable[Pair]) -> Pools:
+    """Gather the photos that pairs are made from."""
+    pools: dict[str, dict[str, PhotoSource]] = defaultdict(dict)
+    for pair in pairs:
+        source = PhotoSource(pair.photo, pair.photo_sha256, pair.width, pair.height, pair.boxes)
+        pools[pair.split][pair.photo] = source
+    return {split: [members[name] for name in sorted(members)] for split, members in pools.items()}
+
+
+def draw_plan(
+    pair: Pair, settings: SynthesisSettings, pools: Pools, epoch: int | None = None
+) -> ChangePlan | RealisticPlan:
+    """Draw a pair's plan: the frozen one, or that of an epoch.
+
+    Args:
+        pair: its row.
+        settings: of the preset.
+        pools: from `photo_pools`; the published preset takes nothing from other photos.
+        epoch: None: the frozen plan.
+    """
     seed = pair.seed if epoch is None else seed_of(pair.seed, "epoch", epoch)
     rng = np.random.Generator(np.random.PCG64(seed))
+    if isinstance(settings, RealisticSynthesis):
+        photo = PhotoSource(pair.photo, pair.photo_sha256, pair.width, pair.height, pair.boxes)
+        weights = settings.weights_of(pair.split)
+        return plan_realistic(rng, photo, pools[pair.split], settings, weights)
     return plan_changes(rng, pair.boxes, (pair.width, pair.height), settings)
+
+
+def render_plan(pair: Pair, plan: ChangePlan | RealisticPlan, photos: PhotoStore) -> PairArrays:
+    """Render a plan of a pair: a realistic one at the pair's `side`, a published one at the photo's size.
+
+    Raises:
+        PhotoError: a photo is no longer the one that plans are drawn for.
+    """
+    if isinstance(plan, RealisticPlan):
+        return _rendering(pair, plan, photos).pair
+    return render(photos.photo(pair.photo, pair.photo_sha256), plan)
 
 
 def render_pairs(
@@ -62,7 +130,9 @@ def render_pairs(
     threads: int,
     progress: Callable[[], object] = lambda: None,
 ) -> str:
-    """Render frozen pairs to `change_masks/<split>/{before,after,mask}/<pair_id>.png`.
+    """Render frozen pairs to `change_masks/<split>/{before,after,mask,valid}/<pair_id>.png`.
+
+    `before` is written where it is not the photo itself, `valid` where part of the area does not count.
 
     Files of pairs that are no longer in the manifest are deleted.
 
@@ -76,9 +146,11 @@ def render_pairs(
         The content hash of all pictures.
     """
     frozen = [pair for pair in pairs if pair.after is not None]
+    # published pairs need each photo once, at its own size: nothing to keep
+    photos = PhotoStore(roots) if any(pair.side for pair in frozen) else PhotoStore(roots, cache_bytes=0)
 
     def write(pair: Pair) -> str:
-        version = _write_pair(pair, render_pair(pair, roots), roots)
+        version = _write_pair(pair, render_pair(pair, photos), roots)
         progress()
         return version
 
@@ -88,36 +160,75 @@ def render_pairs(
     return digest(*versions)
 
 
-def render_pair(pair: Pair, roots: Roots) -> PairArrays:
-    """Render a frozen pair from its photo and the plan in its row, at the photo's own size.
+def render_pair(pair: Pair, photos: PhotoStore, *, nuisance: bool = True) -> PairArrays:
+    """Render a frozen pair from its photo and the plan in its row.
+
+    Args:
+        pair: its row.
+        photos: where photos are read.
+        nuisance: False leaves it out; then the mask holds all that differs.
 
     Raises:
-        ValueError: the photo is no longer the one that the plan was drawn for.
+        ValueError: there is no plan, or a photo is no longer the one that it was drawn for.
     """
-    if pair.plan is None:
-        raise ValueError(f"pair {pair.pair_id}: no plan in the manifest; materialize pair_manifest again")
-    return render(read_pair_photo(pair, roots), ChangePlan.from_row(pair.plan))
+    plan = plan_of(pair)
+    if isinstance(plan, RealisticPlan):
+        return _rendering(pair, plan, photos, nuisance=nuisance).pair
+    return render_plan(pair, plan, photos)
 
 
-def read_pair_photo(pair: Pair, roots: Roots) -> Image:
-    """Read the photo that a pair is made from: HWC uint8 RGB.
+def change_owners(pair: Pair, photos: PhotoStore) -> tuple[npt.NDArray[np.int16], list[str]]:
+    """Tell which change of a frozen pair each pixel belongs to.
+
+    Returns:
+        HW int16, the number of the change, -1: none, at the size the pair is rendered at; and the kinds of
+        all changes in order.
+    """
+    plan = plan_of(pair)
+    kinds = [change.kind for change in plan.changes]
+    if isinstance(plan, RealisticPlan):
+        return _rendering(pair, plan, photos, nuisance=False).owners, kinds
+    return label_owners(plan, pair.width, pair.height), kinds
+
+
+def plan_of(pair: Pair) -> ChangePlan | RealisticPlan:
+    """Return the plan in a frozen pair's row.
 
     Raises:
-        PhotoError: it is no longer the photo that plans are drawn for.
+        ValueError: there is none.
     """
-    return read_photo(roots.resolve(pair.photo), pair.photo_sha256)
+    if pair.realistic_plan is not None:
+        return RealisticPlan.from_row(pair.realistic_plan)
+    if pair.plan is not None:
+        return ChangePlan.from_row(pair.plan)
+    raise ValueError(f"pair {pair.pair_id}: no plan in the manifest; materialize pair_manifest again")
 
 
-def _plan_pair(photo: Photo, settings: SynthesisSettings) -> Pair:
-    name = pair_id(photo)
-    source = f"source:{photo.path}"
-    folder = f"workspace:{FOLDER}/{photo.split}"
-    frozen = photo.split != "train" or settings.train_pairs == "frozen"
-    pair = Pair(
+def _rendering(pair: Pair, plan: RealisticPlan, photos: PhotoStore, *, nuisance: bool = True) -> Rendering:
+    if pair.side is None:
+        raise ValueError(f"pair {pair.pair_id}: no side in the manifest; materialize pair_manifest again")
+    return render_realistic(plan, pair.photo, pair.photo_sha256, photos, pair.side, nuisance=nuisance)
+
+
+def _published_row(photo: Photo, settings: PublishedSynthesis) -> Pair:
+    row = _row(photo, pair_id(photo), seed_of(settings.seed, photo.sha256), settings.train_pairs)
+    keeps_photo = row.after is None or not settings.reencode_jpeg
+    return replace(row, before=row.photo) if keeps_photo else row
+
+
+def _realistic_row(photo: Photo, draw: int, settings: RealisticSynthesis, size: int) -> Pair:
+    seed = seed_of(settings.seed, photo.sha256, draw)
+    return replace(_row(photo, pair_id(photo, draw), seed, settings.train_pairs), side=size)
+
+
+def _row(photo: Photo, name: str, seed: int, train_pairs: str) -> Pair:
+    source, folder = f"source:{photo.path}", f"workspace:{FOLDER}/{photo.split}"
+    frozen = photo.split != "train" or train_pairs == "frozen"
+    return Pair(
         pair_id=name,
         split=photo.split,
         class_name=photo.class_name,
-        before=f"{folder}/before/{name}.png" if frozen and settings.reencode_jpeg else source,
+        before=f"{folder}/before/{name}.png" if frozen else source,
         after=f"{folder}/after/{name}.png" if frozen else None,
         mask=f"{folder}/mask/{name}.png" if frozen else None,
         photo=source,
@@ -125,31 +236,35 @@ def _plan_pair(photo: Photo, settings: SynthesisSettings) -> Pair:
         width=photo.width,
         height=photo.height,
         boxes=photo.boxes,
-        seed=seed_of(settings.seed, photo.sha256),
+        seed=seed,
         changed=None,
         plan=None,
     )
-    if not frozen:
-        return pair
-    plan = draw_plan(pair, settings)
+
+
+def _with_plan(pair: Pair, settings: SynthesisSettings, pools: Pools) -> Pair:
+    plan = draw_plan(pair, settings, pools)
+    if isinstance(plan, RealisticPlan):
+        valid = f"workspace:{FOLDER}/{pair.split}/valid/{pair.pair_id}.png" if plan.uncovers else None
+        return replace(pair, changed=bool(plan.changes), realistic_plan=plan.to_row(), valid=valid)
     changed = bool(label_mask(plan, pair.width, pair.height).any())
     return replace(pair, changed=changed, plan=plan.to_row())
 
 
 def _write_pair(pair: Pair, arrays: PairArrays, roots: Roots) -> str:
-    written = {pair.after: arrays.after, pair.mask: arrays.mask}
+    written = {pair.after: arrays.after, pair.mask: arrays.mask, pair.valid: arrays.valid}
     if pair.before != pair.photo:
         written[pair.before] = arrays.before
     for reference, image in written.items():
-        if reference is not None:
+        if reference is not None and image is not None:
             write_png(roots.resolve(reference), image)
-    return digest(pair.pair_id, *(image.tobytes() for image in arrays))
+    return digest(pair.pair_id, *(image.tobytes() for image in arrays if image is not None))
 
 
 def _delete_leftovers(frozen: Sequence[Pair], folder: Path) -> None:
     kept: dict[str, set[str]] = {}
     for pair in frozen:
-        for reference in (pair.before, pair.after, pair.mask):
+        for reference in (pair.before, pair.after, pair.mask, pair.valid):
             parent, _, name = str(reference).rpartition("/")
             kept.setdefault(parent.rpartition(":")[2], set()).add(name)
     for kind in folder.glob("*/*"):

@@ -10,11 +10,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.labels import Box
 from cd_pipeline.synthesis.geometry import Rect, box_to_rect, jittered
-from cd_pipeline.synthesis.settings import JPEG_QUALITY, SynthesisSettings
+from cd_pipeline.synthesis.settings import JPEG_QUALITY, PublishedSynthesis
 
 INCLUSIVE_KINDS = frozenset({"black", "inpaint"})
 """Kinds that change the rectangle with its right and bottom edge, as published."""
@@ -71,7 +72,7 @@ class ChangePlan:
 
 
 def plan_changes(
-    rng: np.random.Generator, boxes: Sequence[Box], size: tuple[int, int], settings: SynthesisSettings
+    rng: np.random.Generator, boxes: Sequence[Box], size: tuple[int, int], settings: PublishedSynthesis
 ) -> ChangePlan:
     """Draw the changes of one pair by the published rules.
 
@@ -108,11 +109,18 @@ def label_rects(change: Change, width: int, height: int, *, truthful: bool) -> l
 
 def label_mask(plan: ChangePlan, width: int, height: int) -> Image:
     """Return the mask of a plan, HW uint8: 255 where changed. It can be empty: all may have been erased."""
-    mask = np.zeros((height, width), np.uint8)
-    for change in plan.changes:
-        _mark(mask, change, truthful=plan.truthful)
-        _erase(mask, change.erased)
-    return mask
+    return np.where(label_owners(plan, width, height) >= 0, np.uint8(255), np.uint8(0))
+
+
+def label_owners(plan: ChangePlan, width: int, height: int) -> npt.NDArray[np.int16]:
+    """Return which change each pixel of the mask belongs to: HW int16, its number in the plan; -1: none."""
+    owners = np.full((height, width), -1, np.int16)
+    for number, change in enumerate(plan.changes):
+        for rect in label_rects(change, width, height, truthful=plan.truthful):
+            owners[rect.slices] = number
+        if change.erased:
+            owners[fill_polygons((height, width), change.erased) > 0] = -1
+    return owners
 
 
 def fill_polygons(shape: tuple[int, int], polygons: Sequence[Sequence[int]]) -> Image:
@@ -135,7 +143,7 @@ def _erase(mask: Image, polygons: Sequence[Sequence[int]]) -> None:
 
 
 def _draw_change(
-    rng: np.random.Generator, box: Box, size: tuple[int, int], settings: SynthesisSettings
+    rng: np.random.Generator, box: Box, size: tuple[int, int], settings: PublishedSynthesis
 ) -> Change | None:
     width, height = size
     rect = box_to_rect(box, width, height)
@@ -160,7 +168,7 @@ def _draw_kind(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
 
 
 def _with_partial_keep(
-    rng: np.random.Generator, change: Change, label: Image, settings: SynthesisSettings
+    rng: np.random.Generator, change: Change, label: Image, settings: PublishedSynthesis
 ) -> Change:
     # `label` is the mask so far; it is updated in place, with the erased contours taken out.
     _mark(label, change, truthful=settings.truthful_masks)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cd_pipeline.data.files import atomic_path, digest
 from cd_pipeline.models.build import build_model
+from cd_pipeline.models.change_network import ChangeNetwork
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 
 FORMAT = 1
 
@@ -41,7 +41,7 @@ class Checkpoint:
         """Content hash of the weights."""
         return weights_digest(self.weights)
 
-    def model(self) -> TinyChangeUNet:
+    def model(self) -> ChangeNetwork:
         """Build the network with these weights, in evaluation mode on the CPU."""
         model = build_model(ModelSettings(**self.recipe["model"]))
         model.load_state_dict(self.weights)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
-from cd_pipeline.evaluation.predict import Batch, iterate_logits, load_batches
+from cd_pipeline.evaluation.predict import Batch, BatchLoader, iterate_logits
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight
-from cd_pipeline.training.schedule import warmup_cosine
+from cd_pipeline.training.schedule import epoch_rates
 from cd_pipeline.training.settings import TrainingSettings
 
 Weights = dict[str, Tensor]
@@ -59,7 +59,7 @@ class Progress:
     """
 
     min_improvement: float
-    patience: int
+    patience: int | None
     floor_f1: float = 0.0
     history: list[EpochRecord] = field(default_factory=list)
     best: EpochRecord | None = None
@@ -81,8 +81,10 @@ class Progress:
         if not math.isfinite(last.train_loss + last.val_loss):
             return f"loss not finite in epoch {last.epoch}"
         best = self.best
-        learns = best is not None and best.val_f1 > self.floor_f1 + self.min_improvement
-        if best is not None and learns and last.epoch - best.epoch >= self.patience:
+        if best is None or self.patience is None:
+            return ""
+        learns = best.val_f1 > self.floor_f1 + self.min_improvement
+        if learns and last.epoch - best.epoch >= self.patience:
             return f"no better val F1 in {self.patience} epochs"
         return ""
 
@@ -114,27 +116,41 @@ def train(
     runtime.prepare()
     torch.manual_seed(settings.seed)  # the weights were drawn before; this is for layers that draw
     model = runtime.place(model)
-    loss = build_loss(train_pairs, settings, runtime).to(runtime.device)
+    loader = BatchLoader(train_pairs, runtime, settings.batch_size, shuffle_seed=settings.seed)
+    loss = build_loss(loader, settings).to(runtime.device)
     optimizer = build_optimizer(model, settings)
     scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
     # one fused update of all float tensors, batch statistics included
-    average = ModelEmaV3(model, decay=settings.ema_decay, foreach=True)
+    average = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True)
+    steps = len(loader)
     progress = Progress(settings.min_improvement, settings.patience)
     for epoch in range(settings.epochs):
-        rate = set_learning_rate(optimizer, epoch, settings)
+        rates = epoch_rates(epoch, steps, settings)
         started = time.perf_counter()
-        batches = load_batches(
-            train_pairs, runtime, settings.batch_size, epoch=epoch, shuffle_seed=settings.seed
-        )
         bar = _bar(
-            batches, train_pairs, settings, f"epoch {epoch + 1}/{settings.epochs} train", show_progress
+            loader.epoch(epoch),
+            train_pairs,
+            settings,
+            f"epoch {epoch + 1}/{settings.epochs} train",
+            show_progress,
         )
-        train_loss = train_epoch(model, average, bar, loss, optimizer, scaler, settings.clip_norm, runtime)
+        train_loss = train_epoch(
+            model,
+            average,
+            bar,
+            rates,
+            loss,
+            optimizer,
+            scaler,
+            settings.clip_norm,
+            runtime,
+            first_step=epoch * steps,
+        )
         trained = time.perf_counter()
         scores = validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress)
         record = EpochRecord(
             epoch=epoch + 1,
-            learning_rate=rate,
+            learning_rate=rates[-1],
             train_loss=train_loss,
             val_loss=scores.loss,
             val_f1=scores.confusion.f1,
@@ -162,27 +178,36 @@ def train_epoch(
     model: nn.Module,
     average: ModelEmaV3,
     batches: Iterable[Batch],
+    rates: Sequence[float],
     loss: ChangeLoss,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     clip_norm: float,
     runtime: Runtime,
+    *,
+    first_step: int = 0,
 ) -> float:
-    """Run one epoch of steps and return the mean loss over pairs; the device is asked for it once."""
+    """Run one epoch of steps, each at its own learning rate.
+
+    Returns the mean loss over pairs; the device is asked for it once.
+    """
     model.train()
     total = torch.zeros((), device=runtime.device)  # stays on the device: no wait in the loop
     count = 0
-    for batch in batches:
+    for step, (batch, rate) in enumerate(zip(batches, rates, strict=True), start=first_step + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         with runtime.autocast():
             logits = model(batch.before, batch.after)
-        value = loss(logits, batch.truth)
+        value = loss(logits, batch.truth, batch.valid)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value).backward()
         scaler.unscale_(optimizer)  # clipping needs the true norm
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
-        average.update(model)
+        # without a step the decay is the settings' from the first update on, as published
+        average.update(model, step=step if average.use_warmup else None)
         total += value.detach() * len(logits)
         count += len(logits)
     return float(total) / count
@@ -222,9 +247,11 @@ def validate(
     for logits, batch in _bar(batches, pairs, settings, "valid", show_progress):
         if not torch.isfinite(logits).all():
             return Validation(math.nan, math.nan, Confusion())
-        total += loss(logits, batch.truth) * len(logits)
+        total += loss(logits, batch.truth, batch.valid) * len(logits)
         count += len(logits)
-        sweep.update(logits.sigmoid().cpu().numpy(), batch.truth.bool().cpu().numpy())
+        sweep.update(
+            logits.sigmoid().cpu().numpy(), batch.truth.bool().cpu().numpy(), batch.valid.bool().cpu().numpy()
+        )
     threshold, index = sweep.best()
     return Validation(
         loss=float(total) / count,
@@ -244,13 +271,12 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
     )
 
 
-def build_loss(pairs: Dataset[Tensor], settings: TrainingSettings, runtime: Runtime) -> ChangeLoss:
+def build_loss(loader: BatchLoader, settings: TrainingSettings) -> ChangeLoss:
     """Return the loss; its positive weight is estimated on the first batches of epoch 0."""
     positive = total = 0
-    batches = load_batches(pairs, runtime, settings.batch_size, shuffle_seed=settings.seed)
-    for batch in islice(batches, settings.pos_weight_batches):
-        positive += int(batch.truth.sum())
-        total += batch.truth.numel()
+    for batch in islice(loader.epoch(), settings.pos_weight_batches):
+        positive += int((batch.truth * batch.valid).sum())
+        total += int(batch.valid.sum())
     return ChangeLoss(
         pos_weight=balanced_pos_weight(positive, total, settings.max_pos_weight),
         bce_weight=settings.bce_weight,
@@ -258,20 +284,6 @@ def build_loss(pairs: Dataset[Tensor], settings: TrainingSettings, runtime: Runt
         false_positive=settings.tversky_false_positive,
         false_negative=settings.tversky_false_negative,
     )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, epoch: int, settings: TrainingSettings) -> float:
-    """Set the learning rate of an epoch (counted from 0) and return it."""
-    rate = warmup_cosine(
-        epoch,
-        epochs=settings.epochs,
-        warmup=settings.warmup_epochs,
-        peak=settings.learning_rate,
-        low=settings.min_learning_rate,
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
 
 
 def _length(dataset: Dataset[Tensor]) -> int:

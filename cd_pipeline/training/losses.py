@@ -12,6 +12,7 @@ TVERSKY_EPS = 1e-3
 def tversky_loss(
     probability: Tensor,
     truth: Tensor,
+    valid: Tensor | None = None,
     *,
     false_positive: float = 0.7,
     false_negative: float = 0.3,
@@ -25,6 +26,7 @@ def tversky_loss(
     Args:
         probability: Nx1xHxW in [0, 1].
         truth: the same shape, 0 or 1.
+        valid: the same shape, 0 where a pixel does not count; None: all count.
         false_positive: a.
         false_negative: b.
         eps: keeps the denominator above 0.
@@ -41,12 +43,15 @@ def tversky_loss(
             f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape"
         )
     p, t = probability.flatten(1), truth.flatten(1)  # NxP
+    counted = torch.ones_like(p) if valid is None else valid.flatten(1)
+    p, t = p * counted, t * counted
     positives = t.sum(1)  # N
     true_positive = (p * t).sum(1)
     fp, fn = p.sum(1) - true_positive, positives - true_positive
     # sums are over pixels, so eps = 1e-3 of a pixel only matters where nothing is predicted
     index = true_positive / (true_positive + false_positive * fp + false_negative * fn + eps)
-    return torch.where(positives > 0, 1 - index, p.mean(1)).mean()
+    mean = p.sum(1) / counted.sum(1).clamp(min=1)
+    return torch.where(positives > 0, 1 - index, mean).mean()
 
 
 class ChangeLoss(nn.Module):
@@ -70,14 +75,17 @@ class ChangeLoss(nn.Module):
         self.false_positive = false_positive
         self.false_negative = false_negative
 
-    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Map Nx1xHxW logits and truth (0 or 1) to a scalar."""
+    def forward(self, logits: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Map Nx1xHxW logits, truth (0 or 1) and valid (0: does not count; None: all do) to a scalar."""
         # float32 before the clamp: float16 would overflow in the exponential
         logits = logits.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        bce = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=self.pos_weight)
+        bce = F.binary_cross_entropy_with_logits(logits, truth, valid, pos_weight=self.pos_weight)
+        if valid is not None:  # the mean is over all pixels; make it one over those that count
+            bce = bce * (valid.numel() / valid.sum().clamp(min=1))
         tversky = tversky_loss(
             logits.sigmoid(),
             truth,
+            valid,
             false_positive=self.false_positive,
             false_negative=self.false_negative,
         )

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from cd_pipeline.data.files import file_digest
+from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import read_pairs, read_photos
 from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.training.checkpoint import load_checkpoint
 from cd_pipeline_tests.assets.tiny import checks, draw_photos, metadata, run, tiny_recipe, versions
+from cd_pipeline_tests.tiny_pairs import draw_pair
 
 ASSETS = (
     "raw_photos",
@@ -51,6 +53,85 @@ def test_every_asset_is_made_and_every_check_passes(whole: Run) -> None:
     outcome = checks(whole.result)
     assert len(outcome) == 7
     assert all(outcome.values()), outcome
+
+
+@pytest.fixture(scope="module")
+def realistic(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same photos with realistic pairs, the siamese network and real pairs, trained for little."""
+    workspace = tmp_path_factory.mktemp("realistic")
+    real = workspace / "real"
+    for number in range(3):
+        pair = draw_pair(number, 80)
+        for part, image in zip(("A", "B", "label"), pair[:3], strict=True):
+            write_png(real / part / f"office_{number}.png", image)
+    (real / "B" / "office_2.png").write_bytes(b"no picture")
+    recipe = tiny_recipe(
+        whole.photos,
+        synthesis={
+            "preset": "realistic",
+            "epoch_pairs": 40,
+            "frozen_pairs": 12,
+            "held_out_kinds": ["recolour"],
+        },
+        model={"name": "tiny_siamese_unet", "pretrained": False},
+        training={"preset": "rooms", "epochs": 4, "batch_size": 4},
+        threshold={"high": 0.98, "steps": 97, "realistic_pairs": 20},
+        real_pairs={"folder": str(real)},
+    )
+    return Run(whole.photos, workspace / "rooms", run(recipe, workspace))
+
+
+def test_the_realistic_recipe_makes_every_asset_and_passes_every_check(realistic: Run) -> None:
+    assert realistic.result.success
+    assert set(versions(realistic.result)) == {*ASSETS, "real_pairs"}
+    outcome = checks(realistic.result)
+    assert all(outcome.values()), outcome
+    figures = metadata(realistic.result, "pair_manifest")
+    assert (figures["drawn_each_epoch"], figures["frozen"]) == (3 * 19, 3 * 5 + 2 * 7)  # 19, 5 and 7 photos
+
+
+def test_realistic_pairs_on_disk_have_their_own_before_and_what_counts(realistic: Run) -> None:
+    pairs = read_pairs(realistic.folder / "pair_manifest" / "pairs.parquet", "test")
+    for pair in pairs:
+        assert pair.before == f"workspace:change_masks/test/before/{pair.pair_id}.png"
+        for kind in ("before", "after", "mask"):
+            assert (realistic.folder / "change_masks" / "test" / kind / f"{pair.pair_id}.png").is_file()
+        valid = realistic.folder / "change_masks" / "test" / "valid" / f"{pair.pair_id}.png"
+        assert valid.is_file() == (pair.valid is not None)
+
+
+def test_recall_is_told_by_kind_and_size_with_the_kinds_held_out(realistic: Run) -> None:
+    metrics = json.loads((realistic.folder / "test_predictions" / "metrics.json").read_text())
+    assert metrics["held_out_kinds"] == ["recolour"]
+    assert all(0 <= row["recall"] <= 1 for row in metrics["recall_by_kind"] + metrics["recall_by_size"])
+    manifest = realistic.folder / "pair_manifest" / "pairs.parquet"
+    planned = {change["kind"] for p in read_pairs(manifest, "test") for change in p.realistic_plan["changes"]}
+    assert {row["kind"] for row in metrics["recall_by_kind"]} <= planned
+    val = {change["kind"] for p in read_pairs(manifest, "val") for change in p.realistic_plan["changes"]}
+    assert "recolour" not in val
+
+
+def test_real_pairs_are_scored_apart_and_a_bad_one_is_named(realistic: Run) -> None:
+    own = realistic.folder / "real_pairs"
+    assert {path.name for path in own.iterdir()} == {
+        "office_0.png",
+        "office_1.png",
+        "gallery.png",
+        "metrics.json",
+    }
+    metrics = json.loads((own / "metrics.json").read_text())
+    for name in ("as they are", "with nuisance on the second photo"):
+        assert metrics[name]["pairs"] == 2
+        assert 0 <= metrics[name]["f1"] <= 1
+    shown = metadata(realistic.result, "real_pairs")
+    assert "office_2.png" in str(shown["left_out"])
+    test_metrics = json.loads((realistic.folder / "test_predictions" / "metrics.json").read_text())
+    assert test_metrics["pairs"] == 14
+
+
+def test_without_real_pairs_the_asset_is_skipped(whole: Run) -> None:
+    assert not (whole.folder / "real_pairs").exists()
+    assert "real_pairs" not in versions(whole.result)
 
 
 def test_every_asset_writes_its_files_into_the_folder_named_after_it(whole: Run) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cd_pipeline.data.images import Image
-from cd_pipeline.models.tiny_change_unet import ENCODER, TinyChangeUNet
+from cd_pipeline.models.change_network import ENCODER
+from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 
 
 class PublishedNet(TinyChangeUNet):

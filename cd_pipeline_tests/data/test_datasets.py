@@ -12,7 +12,7 @@ from cd_pipeline.data.photos import scan_photos
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.pairs import plan_pairs, render_pairs
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 
 SIZE = 32
@@ -28,24 +28,29 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Roots:
 @pytest.fixture(scope="module")
 def pairs(roots: Roots) -> list[Pair]:
     planned = plan_pairs(
-        assign_splits(scan_photos(roots.source).photos, SplitSettings()), SynthesisSettings()
+        assign_splits(scan_photos(roots.source).photos, SplitSettings()), PublishedSynthesis()
     )
     render_pairs(planned, roots, threads=2)
     return planned
 
 
-def test_a_sample_is_before_after_and_mask_in_seven_channels() -> None:
+def test_a_sample_is_before_after_mask_and_valid_in_eight_channels() -> None:
     rng = np.random.default_rng(0)
     before, after = (rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2))
     mask = np.where(rng.random((32, 32)) < 0.5, 255, 0).astype(np.uint8)
-    sample = to_sample(PairArrays(before, after, mask))
-    assert sample.shape == (7, 32, 32)
+    valid = np.where(rng.random((32, 32)) < 0.5, 255, 0).astype(np.uint8)
+    sample = to_sample(PairArrays(before, after, mask, valid))
+    assert sample.shape == (8, 32, 32)
     assert sample.dtype == torch.uint8
     assert sample.is_contiguous()
     for channel in range(3):
         np.testing.assert_array_equal(sample[channel], before[..., channel])
         np.testing.assert_array_equal(sample[3 + channel], after[..., channel])
     np.testing.assert_array_equal(sample[6], mask)
+    np.testing.assert_array_equal(sample[7], valid)
+    everywhere = to_sample(PairArrays(before, after, mask))
+    assert torch.equal(everywhere[:7], sample[:7])
+    assert (everywhere[7] == 255).all()
 
 
 def test_items_are_the_pairs_of_the_manifest_at_input_size(pairs: list[Pair], roots: Roots) -> None:
@@ -57,7 +62,7 @@ def test_items_are_the_pairs_of_the_manifest_at_input_size(pairs: list[Pair], ro
 
 
 def test_items_are_the_same_with_a_small_cache_or_none(pairs: list[Pair], roots: Roots) -> None:
-    item = 7 * SIZE * SIZE
+    item = 8 * SIZE * SIZE
     datasets = [PairDataset(pairs, roots, SIZE, cache_bytes=size) for size in (0, 3 * item, 1 << 30)]
     for epoch in range(2):
         for index in range(len(pairs)):
@@ -66,7 +71,7 @@ def test_items_are_the_same_with_a_small_cache_or_none(pairs: list[Pair], roots:
 
 
 def test_the_cache_holds_no_more_than_its_bytes(pairs: list[Pair], roots: Roots) -> None:
-    item = 7 * SIZE * SIZE
+    item = 8 * SIZE * SIZE
     dataset = PairDataset(pairs, roots, SIZE, cache_bytes=3 * item + item // 2)
     first = [dataset[0, index] for index in range(len(pairs))]
     second = [dataset[1, index] for index in range(len(pairs))]

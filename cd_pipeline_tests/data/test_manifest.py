@@ -21,7 +21,9 @@ from cd_pipeline.data.manifest import (
     write_rows,
 )
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.synthesis.nuisance import Nuisance
 from cd_pipeline.synthesis.plan import Change, ChangePlan
+from cd_pipeline.synthesis.realistic_plan import Patch, RealisticChange, RealisticPlan, View
 
 texts = st.text(max_size=8)
 sizes = st.integers(0, 2**31 - 1)
@@ -61,6 +63,50 @@ plans = st.builds(
     changes=st.lists(changes, max_size=3).map(tuple),
     truthful=st.booleans(),
     jpeg_quality=st.none() | st.integers(1, 100),
+)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+tuples_of_numbers = st.lists(numbers, max_size=8).map(tuple)
+patches = st.builds(Patch, texts, texts, numbers, numbers, numbers, numbers)
+nuisances = st.builds(
+    Nuisance,
+    gains=st.tuples(numbers, numbers, numbers),
+    offset=numbers,
+    contrast=numbers,
+    gamma=numbers,
+    gradient=st.tuples(numbers, numbers),
+    vignette=numbers,
+    shadow=numbers,
+    shadow_outline=tuples_of_numbers,
+    blur=numbers,
+    noise=numbers,
+    shot_noise=numbers,
+    noise_seed=seeds,
+    jpeg_quality=st.none() | st.integers(1, 100),
+    corners=tuples_of_numbers,
+)
+realistic_changes = st.builds(
+    RealisticChange,
+    kind=texts,
+    shape=texts,
+    left=numbers,
+    top=numbers,
+    width=numbers,
+    height=numbers,
+    to_left=numbers,
+    to_top=numbers,
+    feather=numbers,
+    seed=seeds,
+    outline=st.none() | patches,
+    source=st.none() | patches,
+)
+realistic_plans = st.builds(
+    RealisticPlan,
+    view=st.builds(View, numbers, numbers, numbers, numbers, st.booleans()),
+    changes=st.lists(realistic_changes, max_size=2).map(tuple),
+    swapped=st.booleans(),
+    min_visible=numbers,
+    before_nuisance=st.none() | nuisances,
+    after_nuisance=st.none() | nuisances,
 )
 PAIR = Pair(
     pair_id="A__방 1__01234567",
@@ -116,6 +162,24 @@ def test_pairs_read_back_as_written_with_their_plans(folder: Path, drawn: list[C
     again = read_pairs(folder / "pairs.parquet")
     assert [replace(pair, plan=None) for pair in again] == [replace(pair, plan=None) for pair in pairs]
     assert [ChangePlan.from_row(pair.plan or {}) for pair in again] == drawn
+
+
+@settings(max_examples=25, deadline=None)
+@given(drawn=st.lists(realistic_plans, max_size=2))
+def test_realistic_pairs_read_back_as_written_with_their_plans(
+    folder: Path, drawn: list[RealisticPlan]
+) -> None:
+    pairs = [
+        replace(
+            PAIR, pair_id=str(number), plan=None, side=64, valid="workspace:v", realistic_plan=plan.to_row()
+        )
+        for number, plan in enumerate(drawn)
+    ]
+    write_pairs(folder / "realistic.parquet", pairs)
+    again = read_pairs(folder / "realistic.parquet")
+    without = [replace(pair, realistic_plan=None) for pair in pairs]
+    assert [replace(pair, realistic_plan=None) for pair in again] == without
+    assert [RealisticPlan.from_row(pair.realistic_plan or {}) for pair in again] == drawn
 
 
 def test_a_pair_that_is_drawn_each_epoch_reads_back(tmp_path: Path) -> None:

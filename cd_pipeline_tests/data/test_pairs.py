@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from cd_pipeline.data.files import file_digest
@@ -40,7 +41,7 @@ def arrays() -> PairArrays:
 @pytest.fixture
 def roots(tmp_path: Path, arrays: PairArrays) -> Roots:
     roots = Roots(tmp_path / "photos", tmp_path / "data")
-    for reference, image in zip((PAIR.before, PAIR.after, PAIR.mask), arrays, strict=True):
+    for reference, image in zip((PAIR.before, PAIR.after, PAIR.mask), arrays[:3], strict=True):
         write_png(roots.resolve(str(reference)), image)
     return roots
 
@@ -58,8 +59,10 @@ def test_another_scheme_is_refused(reference: str) -> None:
 
 
 def test_a_pair_reads_back_as_written(roots: Roots, arrays: PairArrays) -> None:
-    for loaded, written in zip(load_pair(PAIR, roots), arrays, strict=True):
-        np.testing.assert_array_equal(loaded, written)
+    loaded = load_pair(PAIR, roots)
+    for read, written in zip(loaded[:3], arrays[:3], strict=True):
+        np.testing.assert_array_equal(read, written)
+    assert loaded.valid is None
 
 
 def test_a_pair_that_is_drawn_each_epoch_cannot_be_loaded(roots: Roots) -> None:
@@ -84,8 +87,59 @@ def test_a_missing_picture_is_an_error_with_its_path(roots: Roots, part: str) ->
 
 def test_all_three_pictures_are_brought_to_the_input_size(arrays: PairArrays) -> None:
     sized = at_input_size(arrays, 32)
-    assert [image.shape for image in sized] == [(32, 32, 3), (32, 32, 3), (32, 32)]
+    assert [image.shape for image in sized[:3]] == [(32, 32, 3), (32, 32, 3), (32, 32)]
     assert set(np.unique(sized.mask)) == {0, 255}
+    assert sized.valid is None
+
+
+@pytest.fixture
+def valid(roots: Roots) -> npt.NDArray[np.uint8]:
+    """The pixels of the pair that count, on disk."""
+    valid = np.full((40, 60), 255, np.uint8)
+    valid[:4], valid[:, -10:] = 0, 0
+    write_png(roots.resolve("workspace:valid/a.png"), valid)
+    return valid
+
+
+PART_COUNTS = replace(PAIR, valid="workspace:valid/a.png")
+
+
+def test_a_pair_of_which_part_counts_reads_back_as_written(
+    roots: Roots, arrays: PairArrays, valid: npt.NDArray[np.uint8]
+) -> None:
+    loaded = load_pair(PART_COUNTS, roots)
+    assert loaded.valid is not None
+    np.testing.assert_array_equal(loaded.valid, valid)
+    np.testing.assert_array_equal(loaded.mask, arrays.mask)
+
+
+def test_what_counts_is_brought_to_the_input_size_with_the_pair(
+    arrays: PairArrays, valid: npt.NDArray[np.uint8]
+) -> None:
+    sized = at_input_size(arrays._replace(valid=valid), 20)
+    assert sized.valid is not None
+    np.testing.assert_array_equal(
+        sized.valid, valid[::2, ::3]
+    )  # 40x60 to 20x20: nearest takes every 2nd, 3rd
+    np.testing.assert_array_equal(sized.mask, arrays.mask[::2, ::3])
+
+
+def test_a_pair_of_the_input_size_stays_as_it_is(arrays: PairArrays) -> None:
+    square = PairArrays(arrays.before[:, :40], arrays.after[:, :40], arrays.mask[:, :40], arrays.mask[:, :40])
+    for sized, image in zip(at_input_size(square, 40), square, strict=True):
+        assert sized is image
+
+
+def test_what_counts_must_have_the_pairs_size_and_be_there(
+    roots: Roots, valid: npt.NDArray[np.uint8]
+) -> None:
+    path = roots.resolve("workspace:valid/a.png")
+    write_png(path, valid[:, 1:])
+    with pytest.raises(ValueError, match=r"pair a: sizes differ.*valid \(40, 59\)"):
+        load_pair(PART_COUNTS, roots)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        load_pair(PART_COUNTS, roots)
 
 
 def test_pairs_come_one_at_a_time_in_order(roots: Roots, arrays: PairArrays) -> None:

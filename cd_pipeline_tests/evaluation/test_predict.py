@@ -7,9 +7,8 @@ from torch import Tensor
 
 from cd_pipeline.evaluation.predict import (
     Batch,
+    BatchLoader,
     iterate_logits,
-    iterate_probabilities,
-    load_batches,
     predict_probability,
     to_batch,
 )
@@ -42,7 +41,7 @@ def order(batches: Iterator[Batch], pairs: TinyPairs) -> list[int]:
 
 def plain_probability(model: TinyChangeUNet, pairs: TinyPairs, index: int) -> Tensor:
     """Run one pair through a plain forward pass in evaluation mode."""
-    before, after, _ = (torch.from_numpy(a.copy()) for a in pairs.arrays[index])
+    before, after = (torch.from_numpy(a.copy()) for a in pairs.arrays[index][:2])
     model.eval()
     with torch.no_grad():
         logits = model(before.permute(2, 0, 1)[None] / 255, after.permute(2, 0, 1)[None] / 255)
@@ -62,7 +61,7 @@ def test_a_sample_is_split_into_two_photos_in_unit_range_and_a_truth() -> None:
 
 def test_batches_follow_the_order_of_the_set_and_the_last_may_be_short() -> None:
     pairs = TinyPairs(7, 32)
-    batches = list(load_batches(pairs, RUNTIME, 3))
+    batches = list(BatchLoader(pairs, RUNTIME, 3).epoch())
     assert [len(batch.before) for batch in batches] == [3, 3, 1]
     assert order(iter(batches), pairs) == list(range(7))
 
@@ -73,9 +72,9 @@ def test_the_shuffled_order_depends_on_seed_and_epoch_alone() -> None:
     for seed in (1, 2):
         for epoch in (0, 1):
             torch.manual_seed(seed + 7 * epoch)
-            first = order(load_batches(pairs, RUNTIME, 4, epoch=epoch, shuffle_seed=seed), pairs)
+            first = order(BatchLoader(pairs, RUNTIME, 4, shuffle_seed=seed).epoch(epoch), pairs)
             torch.rand(9)
-            assert order(load_batches(pairs, RUNTIME, 5, epoch=epoch, shuffle_seed=seed), pairs) == first
+            assert order(BatchLoader(pairs, RUNTIME, 5, shuffle_seed=seed).epoch(epoch), pairs) == first
             assert sorted(first) == list(range(12))
             orders[seed, epoch] = tuple(first)
     assert len(set(orders.values())) == 4
@@ -84,28 +83,32 @@ def test_the_shuffled_order_depends_on_seed_and_epoch_alone() -> None:
 @pytest.mark.slow
 def test_a_loader_process_gives_the_same_batches() -> None:
     pairs = TinyPairs(5, 16)
-    here = list(load_batches(pairs, RUNTIME, 2, epoch=3, shuffle_seed=1))
-    there = list(load_batches(pairs, Runtime(workers=1), 2, epoch=3, shuffle_seed=1))
-    assert len(here) == len(there) == 3
-    for ours, theirs in zip(here, there, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    loader = BatchLoader(pairs, Runtime(workers=1), 2, shuffle_seed=1)
+    for epoch in (3, 4):  # the process stays for the next epoch
+        here = list(BatchLoader(pairs, RUNTIME, 2, shuffle_seed=1).epoch(epoch))
+        there = list(loader.epoch(epoch))
+        assert len(here) == len(there) == len(loader) == 3
+        for ours, theirs in zip(here, there, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_probabilities_are_those_of_each_pair_run_alone(model: TinyChangeUNet, channels_last: bool) -> None:
+def test_logits_are_those_of_each_pair_run_alone(model: TinyChangeUNet, channels_last: bool) -> None:
     pairs = TinyPairs(5)
     runtime = Runtime(channels_last=channels_last)
-    predictions = list(iterate_probabilities(model.train(), pairs, runtime, batch_size=2))
-    assert len(predictions) == 5
-    for index, (probability, truth) in enumerate(predictions):
-        assert (probability.dtype, truth.dtype) == (np.float32, np.bool_)
-        np.testing.assert_allclose(probability, plain_probability(model, pairs, index), atol=1e-5)
-        np.testing.assert_array_equal(truth, pairs.arrays[index].mask > 0)
+    batches = list(iterate_logits(model.train(), pairs, runtime, 2))
+    assert [len(logits) for logits, _ in batches] == [2, 2, 1]
+    for index, logits in enumerate(torch.cat([logits for logits, _ in batches])):
+        expected = plain_probability(model, pairs, index)
+        np.testing.assert_allclose(logits[0].sigmoid(), expected, atol=1e-5)
+    truths = torch.cat([batch.truth for _, batch in batches])[:, 0]
+    for truth, pair in zip(truths, pairs.arrays, strict=True):
+        np.testing.assert_array_equal(truth > 0, pair.mask > 0)
 
 
 def test_predicting_one_pair_agrees_with_a_plain_forward_pass(model: TinyChangeUNet) -> None:
     pairs = TinyPairs(1)
-    before, after, _ = pairs.arrays[0]
+    before, after = pairs.arrays[0][:2]
     probability = predict_probability(model.train(), before, after, RUNTIME)
     assert (probability.shape, probability.dtype) == ((64, 64), np.float32)
     np.testing.assert_allclose(probability, plain_probability(model, pairs, 0), atol=1e-5)
@@ -114,7 +117,7 @@ def test_predicting_one_pair_agrees_with_a_plain_forward_pass(model: TinyChangeU
 
 def test_predicting_leaves_the_network_as_it_was(model: TinyChangeUNet) -> None:
     earlier = {name: value.clone() for name, value in model.state_dict().items()}
-    list(iterate_probabilities(model.train(), TinyPairs(3), RUNTIME))
+    list(iterate_logits(model.train(), TinyPairs(3), RUNTIME, 2))
     assert all(torch.equal(value, earlier[name]) for name, value in model.state_dict().items())
 
 

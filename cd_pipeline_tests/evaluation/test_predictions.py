@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from scipy.ndimage import uniform_filter
 from sklearn.metrics import confusion_matrix
 
+from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.predictions import (
@@ -32,7 +33,7 @@ FACTORS = (2, 3)
 
 
 def large(pair: PairArrays) -> PairArrays:
-    return PairArrays(*(enlarged(image, *FACTORS) for image in pair))
+    return PairArrays(*(enlarged(image, *FACTORS) for image in pair[:3]))
 
 
 def predict(
@@ -134,7 +135,7 @@ def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_path: Path) -> None:
-    seen: list[tuple[PairArrays, np.ndarray]] = []
+    seen: list[tuple[Pair, PairArrays, np.ndarray]] = []
     pair = draw_pair(0, SIZE)
     rows, roots = write_pairs_to(tmp_path, [large(pair)])
     write_predictions(
@@ -142,9 +143,10 @@ def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_pat
         rows,
         roots,
         tmp_path / "out",
-        on_pair=lambda arrays, mask: seen.append((arrays, mask)),
+        on_pair=lambda row, arrays, mask: seen.append((row, arrays, mask)),
     )
-    ((arrays, mask),) = seen
+    ((row, arrays, mask),) = seen
+    assert row == rows[0]
     np.testing.assert_array_equal(arrays.after, pair.after)
     np.testing.assert_array_equal(arrays.mask, pair.mask)
     np.testing.assert_array_equal(mask > 0, small_probability(pair) > 0.3)

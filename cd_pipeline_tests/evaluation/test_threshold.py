@@ -1,6 +1,9 @@
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +12,24 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from cd_pipeline.data.frames import write_frame
-from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, sweep_predictions
+from cd_pipeline.data.images import Image
+from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.evaluation.threshold import (
+    ChosenThreshold,
+    ScoredPair,
+    choose,
+    predict_pairs,
+    sweep_predictions,
+)
+
+Maps = Sequence[npt.NDArray[Any]]
+
+
+def scored(probabilities: Maps, truths: Maps) -> Iterator[ScoredPair]:
+    """Predictions of which every pixel counts."""
+    for probability, truth in zip(probabilities, truths, strict=True):
+        yield ScoredPair(probability.astype(np.float32), truth, np.ones(truth.shape, bool))
+
 
 CHOSEN = ChosenThreshold(0.36, 0.51, 0.34, 0.6, 0.45, "abc")
 
@@ -21,7 +41,7 @@ def test_the_chosen_threshold_has_the_best_pooled_f1_of_all(seed: int) -> None:
     truths = [rng.random((6, 7)) < 0.3 for _ in range(3)]
     maps = [np.clip(0.2 * t + rng.random(t.shape) * 0.35, 0, 1).astype(np.float32) for t in truths]
     truths[0][0, 0] = True
-    chosen = choose(sweep_predictions(zip(maps, truths, strict=True), low=0.02, high=0.4, steps=40), "abc")
+    chosen = choose(sweep_predictions(scored(maps, truths), low=0.02, high=0.4, steps=40), "abc")
     truth, probability = np.concatenate(truths).ravel(), np.concatenate(maps).ravel()
     thresholds = np.linspace(0.02, 0.4, 40)
     f1 = [f1_score(truth, probability > np.float32(t)) for t in thresholds]
@@ -38,9 +58,9 @@ def test_the_chosen_threshold_has_the_best_pooled_f1_of_all(seed: int) -> None:
 
 def test_pixels_are_pooled_so_a_large_image_weighs_more() -> None:
     # alone, the small image is best at 0.5 and the large one at 0.1
-    small = (np.array([[0.4, 0.6]], np.float32), np.array([[False, True]]))
-    large = (np.array([[0.2, 0.2, 0.2, 0.2, 0.05]], np.float32), np.array([[True, True, True, True, False]]))
-    chosen = choose(sweep_predictions([small, large], low=0.1, high=0.5, steps=2), "")
+    probabilities = [np.array([[0.4, 0.6]]), np.array([[0.2, 0.2, 0.2, 0.2, 0.05]])]
+    truths = [np.array([[False, True]]), np.array([[True, True, True, True, False]])]
+    chosen = choose(sweep_predictions(scored(probabilities, truths), low=0.1, high=0.5, steps=2), "")
     assert chosen.threshold == pytest.approx(0.1)
     assert chosen.f1 == pytest.approx(10 / 11)
 
@@ -63,10 +83,35 @@ def test_a_file_that_is_no_threshold_is_named_with_the_remedy(tmp_path: Path, co
 
 
 def test_the_whole_sweep_is_kept_as_columns(tmp_path: Path) -> None:
-    probability, truth = np.array([[0.1, 0.3, 0.35]], np.float32), np.array([[False, True, False]])
-    sweep = sweep_predictions([(probability, truth)], low=0.05, high=0.32, steps=3)
+    probability, truth = np.array([[0.1, 0.3, 0.35]]), np.array([[False, True, False]])
+    sweep = sweep_predictions(scored([probability], [truth]), low=0.05, high=0.32, steps=3)
     write_frame(tmp_path / "sweep.parquet", pd.DataFrame(sweep.table()))
     columns = pq.read_table(tmp_path / "sweep.parquet").to_pydict()
     assert columns["threshold"] == pytest.approx([0.05, 0.185, 0.32])
     assert (columns["tp"], columns["fp"], columns["fn"]) == ([1, 1, 0], [2, 1, 1], [0, 0, 1])
     assert columns["f1"] == pytest.approx([1 / 2, 2 / 3, 0])
+
+
+def test_pixels_that_do_not_count_do_not_move_the_threshold() -> None:
+    probability = np.array([[0.9, 0.3, 0.3, 0.3]], np.float32)
+    truth = np.array([[True, False, True, True]])
+    valid = np.array([[True, True, False, False]])
+    sweep = sweep_predictions([ScoredPair(probability, truth, valid)], low=0.2, high=0.5, steps=2)
+    assert choose(sweep, "").threshold == pytest.approx(0.5)  # with all pixels it would be 0.2
+    everything = [ScoredPair(probability, truth, np.ones_like(valid))]
+    assert choose(sweep_predictions(everything, low=0.2, high=0.5, steps=2), "").threshold < 0.5
+
+
+def test_predicting_pairs_hands_over_truth_and_what_counts() -> None:
+    photo, mask = np.full((2, 2, 3), 9, np.uint8), np.array([[0, 255], [0, 0]], np.uint8)
+    valid = np.array([[255, 255], [0, 255]], np.uint8)
+    pairs = [PairArrays(photo, photo, mask), PairArrays(photo, photo + 1, mask, valid)]
+
+    def predict(before: Image, after: Image) -> npt.NDArray[np.float32]:
+        return (after - before).mean(axis=2).astype(np.float32)
+
+    first, second = predict_pairs(predict, pairs)
+    assert (first.probability.max(), second.probability.min()) == (0, 1)
+    assert first.truth.tolist() == second.truth.tolist() == [[False, True], [False, False]]
+    assert first.valid.all()
+    assert second.valid.tolist() == [[True, True], [False, True]]

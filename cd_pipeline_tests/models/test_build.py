@@ -3,7 +3,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import huggingface_hub
 import pytest
@@ -12,9 +12,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from cd_pipeline.models.build import build_model, start_model
+from cd_pipeline.models.build import NETWORKS, build_model, start_model
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet
 from cd_pipeline.training.checkpoint import weights_digest
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -46,6 +47,29 @@ def cached_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str,
 
 def test_the_name_decides_the_network() -> None:
     assert isinstance(build_model(ModelSettings(name="tiny_change_unet")), TinyChangeUNet)
+    assert isinstance(build_model(ModelSettings(name="tiny_siamese_unet")), TinySiameseUNet)
+
+
+def test_every_name_of_the_settings_has_its_network() -> None:
+    names = get_args(ModelSettings.model_fields["name"].annotation)
+    assert set(NETWORKS) == set(names)
+    assert all(isinstance(build_model(ModelSettings(name=name)), NETWORKS[name]) for name in names)
+
+
+def test_the_siamese_network_starts_from_seed_cache_and_saved_weights(
+    cached_weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    settings = ModelSettings(name="tiny_siamese_unet")
+    model, is_pretrained = start_model(settings, seed=5, logger=LOGGER)
+    assert is_pretrained
+    assert isinstance(model, TinySiameseUNet)
+    encoder = model.encoder.backbone.state_dict()
+    assert all(torch.equal(value, cached_weights[name]) for name, value in encoder.items())
+    torch.save(model.state_dict(), tmp_path / "old.pt")
+    going_on = settings.model_copy(update={"start_from": str(tmp_path / "old.pt")})
+    again, is_pretrained = start_model(going_on, seed=6, logger=LOGGER)
+    assert not is_pretrained
+    assert weights_digest(again.state_dict()) == weights_digest(model.state_dict())
 
 
 @pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"weights": "imagenet"}, {"pretrained": "perhaps"}])

@@ -18,7 +18,8 @@ def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_accelerator")
 def test_without_an_accelerator_everything_runs_in_float32_on_all_usable_cores() -> None:
     runtime = resolve_runtime()
-    assert (runtime.device, runtime.precision, runtime.workers) == ("cpu", "float32", 0)
+    assert (runtime.device, runtime.precision) == ("cpu", "float32")
+    assert runtime.loader_processes(draws=False) == 0
     assert runtime.threads == usable_cores()
 
 
@@ -80,5 +81,24 @@ def test_networks_run_in_the_precision_asked_for(precision: str, dtype: torch.dt
     assert runtime.uses_grad_scaler == (precision == "float16")
 
 
-def test_the_description_names_device_precision_threads_and_workers() -> None:
-    assert Runtime(threads=2, workers=1).description == "cpu, float32, 2 threads, 1 workers"
+def test_the_description_names_device_precision_and_threads() -> None:
+    assert Runtime(threads=2, workers=1).description == "cpu, float32, 2 threads"
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("draws", [True, False])
+def test_loader_processes_that_are_set_are_kept(workers: int, draws: bool) -> None:
+    for device in ("cpu", "cuda:1"):
+        assert Runtime(device=device, workers=workers).loader_processes(draws=draws) == workers
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes"),
+    [("cpu", 1, 1), ("cpu", 16, 1), ("cuda", 1, 1), ("cuda", 2, 1), ("cuda:1", 4, 3), ("mps", 16, 8)],
+)
+def test_pairs_drawn_anew_get_processes_by_device_and_cores_and_kept_ones_none(
+    monkeypatch: pytest.MonkeyPatch, device: str, cores: int, processes: int
+) -> None:
+    monkeypatch.setattr("cd_pipeline.models.runtime.usable_cores", lambda: cores)
+    assert Runtime(device=device).loader_processes(draws=True) == processes
+    assert Runtime(device=device).loader_processes(draws=False) == 0

@@ -17,12 +17,13 @@ from cd_pipeline.data.preprocessing import resize_photo
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.fresh_pairs import FreshPairs
-from cd_pipeline.synthesis.pairs import plan_pairs, render_pairs
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs, render_pairs, render_plan
+from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 
 SIZE = 32
-SETTINGS = SynthesisSettings(train_pairs="fresh")
+SETTINGS = PublishedSynthesis(train_pairs="fresh")
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,10 @@ def test_items_are_truthful_at_photo_size_and_hold_the_photo(
         path = roots.resolve(pairs[index].photo)
         photo = np.asarray(Image.open(path))
         np.testing.assert_array_equal(item[:3].permute(1, 2, 0), resize_photo(photo, SIZE))
-        assert item.shape == (7, SIZE, SIZE)
+        assert item.shape == (8, SIZE, SIZE)
         assert item.dtype == torch.uint8
         assert set(item[6].unique().tolist()) <= {0, 255}
+        assert (item[7] == 255).all()
 
 
 def test_a_no_change_item_has_equal_halves_and_an_empty_mask(pairs: list[Pair], roots: Roots) -> None:
@@ -94,7 +96,7 @@ def test_a_no_change_item_has_equal_halves_and_an_empty_mask(pairs: list[Pair], 
 
 def test_fresh_and_frozen_items_have_one_form(pairs: list[Pair], roots: Roots, tmp_path: Path) -> None:
     photos = assign_splits(scan_photos(roots.source).photos, SplitSettings())
-    frozen = plan_pairs(photos, SynthesisSettings())
+    frozen = plan_pairs(photos, PublishedSynthesis())
     own = Roots(roots.source, tmp_path)
     render_pairs(frozen, own, threads=2)
     first = PairDataset(frozen, own, SIZE)[0, 0]
@@ -114,3 +116,90 @@ def test_a_photo_that_changed_its_size_is_an_error_with_the_remedy(pairs: list[P
     Image.new("RGB", (60, 50)).save(path)
     with pytest.raises(ValueError, match=r"the photo has changed; materialize raw_photos"):
         FreshPairs(pairs, Roots(tmp_path, tmp_path), SIZE, SETTINGS)[0, 0]
+
+
+REALISTIC = RealisticSynthesis.model_validate(
+    {"preset": "realistic", "epoch_pairs": 12, "frozen_pairs": 4, "nuisance": {"probability": 0.4}}
+)
+
+
+@pytest.fixture(scope="module")
+def realistic_pairs(roots: Roots) -> list[Pair]:
+    """Two pairs of each of seven photos."""
+    photos = assign_splits(scan_photos(roots.source).photos, SplitSettings())
+    return [pair for pair in plan_pairs(photos, REALISTIC, 64) if pair.split == "train"]
+
+
+@pytest.fixture(scope="module")
+def realistic_items(realistic_pairs: list[Pair], roots: Roots) -> dict[tuple[int, int], torch.Tensor]:
+    dataset = FreshPairs(realistic_pairs, roots, 64, REALISTIC)
+    return {(epoch, index): dataset[epoch, index] for epoch in range(3) for index in range(len(dataset))}
+
+
+def test_there_is_an_item_a_row_and_each_photo_has_as_many_rows(
+    realistic_pairs: list[Pair], realistic_items: dict[tuple[int, int], torch.Tensor]
+) -> None:
+    assert len(realistic_pairs) == 14
+    assert len({pair.photo for pair in realistic_pairs}) == 7
+    for item in realistic_items.values():
+        assert (item.shape, item.dtype) == ((8, 64, 64), torch.uint8)
+        assert set(item[6:].unique().tolist()) <= {0, 255}
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 60_000, 1 << 30])
+def test_a_realistic_item_depends_on_epoch_and_index_alone(
+    realistic_pairs: list[Pair],
+    roots: Roots,
+    realistic_items: dict[tuple[int, int], torch.Tensor],
+    cache_bytes: int,
+) -> None:
+    dataset = FreshPairs(realistic_pairs, roots, 64, REALISTIC, cache_bytes=cache_bytes)
+    keys = list(realistic_items)
+    random.Random(cache_bytes).shuffle(keys)
+    for key in keys:
+        assert torch.equal(dataset[key], realistic_items[key])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_loader_processes_gives_the_same_realistic_items(
+    realistic_pairs: list[Pair],
+    roots: Roots,
+    realistic_items: dict[tuple[int, int], torch.Tensor],
+    workers: int,
+) -> None:
+    dataset = pickle.loads(pickle.dumps(FreshPairs(realistic_pairs, roots, 64, REALISTIC)))
+    sampler = EpochSampler(len(realistic_pairs))
+    loader = DataLoader(dataset, batch_size=3, sampler=sampler, num_workers=workers, persistent_workers=True)
+    for epoch in (2, 0):  # the processes live on; only the sampler is told
+        sampler.epoch = epoch
+        stacked = torch.cat(list(loader))
+        expected = [realistic_items[epoch, index] for index in range(len(realistic_pairs))]
+        assert torch.equal(stacked, torch.stack(expected))
+
+
+def test_realistic_items_differ_between_epochs_and_rows_of_one_photo(
+    realistic_items: dict[tuple[int, int], torch.Tensor],
+) -> None:
+    contents = {item.numpy().tobytes() for item in realistic_items.values()}
+    assert len(contents) == len(realistic_items)
+
+
+def test_realistic_items_are_the_rendered_plans_of_their_epoch(
+    realistic_pairs: list[Pair], roots: Roots, realistic_items: dict[tuple[int, int], torch.Tensor]
+) -> None:
+    pools, photos = photo_pools(realistic_pairs), PhotoStore(roots)
+    seen = set()
+    for (epoch, index), item in realistic_items.items():
+        pair = realistic_pairs[index]
+        before, after, mask, valid = render_plan(pair, draw_plan(pair, REALISTIC, pools, epoch), photos)
+        np.testing.assert_array_equal(item[:3].permute(1, 2, 0), before)
+        np.testing.assert_array_equal(item[3:6].permute(1, 2, 0), after)
+        np.testing.assert_array_equal(item[6], mask)
+        np.testing.assert_array_equal(item[7], np.full((64, 64), 255) if valid is None else valid)
+        seen.add(valid is None)
+    assert seen == {True, False}
+
+
+def test_fresh_pairs_are_worth_a_process_of_their_own_and_frozen_ones_are_not() -> None:
+    assert FreshPairs.draws
+    assert not getattr(PairDataset, "draws", False)

@@ -16,13 +16,26 @@ from cd_pipeline.data.pairs import Roots, load_pair
 from cd_pipeline.data.photos import Photo, scan_photos
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
-from cd_pipeline.synthesis.pairs import draw_plan, pair_id, plan_pairs, render_pair, render_pairs
+from cd_pipeline.synthesis.pairs import (
+    change_owners,
+    draw_plan,
+    draws_a_photo,
+    pair_id,
+    photo_pools,
+    plan_of,
+    plan_pairs,
+    render_pair,
+    render_pairs,
+    render_plan,
+)
+from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.plan import ChangePlan
+from cd_pipeline.synthesis.realistic_plan import RealisticPlan
 from cd_pipeline.synthesis.render import untruthful_pixels
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 
-PUBLISHED = SynthesisSettings()
+PUBLISHED = PublishedSynthesis()
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +94,20 @@ def test_a_plan_does_not_depend_on_the_other_photos(photos: list[Photo]) -> None
 
 
 def test_another_seed_gives_other_plans(photos: list[Photo]) -> None:
-    first, second = (plan_pairs(photos, SynthesisSettings(seed=seed)) for seed in (42, 43))
+    first, second = (plan_pairs(photos, PublishedSynthesis(seed=seed)) for seed in (42, 43))
     assert [pair.pair_id for pair in first] == [pair.pair_id for pair in second]
     assert all(a.seed != b.seed for a, b in zip(first, second, strict=True))
     assert [pair.plan for pair in first] != [pair.plan for pair in second]
 
 
 def test_a_pair_is_changed_when_its_mask_is_not_empty(photos: list[Photo], roots: Roots) -> None:
-    options = SynthesisSettings(
+    options = PublishedSynthesis(
         change_probability=0.7, partial_keep_probability=0.9, partial_keep_drop_probability=0.9
     )
     seen = Counter[tuple[bool, bool]]()
     for seed in range(4):
         for pair in plan_pairs(photos, options.model_copy(update={"seed": seed})):
-            mask = render_pair(pair, roots).mask
+            mask = render_pair(pair, PhotoStore(roots)).mask
             assert pair.plan is not None
             assert pair.changed == bool(mask.any())
             seen[bool(pair.plan["changes"]), bool(pair.changed)] += 1
@@ -103,7 +116,7 @@ def test_a_pair_is_changed_when_its_mask_is_not_empty(photos: list[Photo], roots
 
 
 def test_training_pairs_that_are_drawn_each_epoch_have_no_plan(photos: list[Photo]) -> None:
-    for pair in plan_pairs(photos, SynthesisSettings(train_pairs="fresh")):
+    for pair in plan_pairs(photos, PublishedSynthesis(train_pairs="fresh")):
         nothing = (pair.after, pair.mask, pair.plan, pair.changed)
         assert (nothing == (None,) * 4) == (pair.split == "train")
         assert pair.before == pair.photo
@@ -113,19 +126,19 @@ def test_val_and_test_pairs_are_the_same_whether_training_pairs_are_frozen_or_no
     photos: list[Photo],
 ) -> None:
     frozen, fresh = (
-        [pair for pair in plan_pairs(photos, SynthesisSettings(train_pairs=kind)) if pair.split != "train"]
+        [pair for pair in plan_pairs(photos, PublishedSynthesis(train_pairs=kind)) if pair.split != "train"]
         for kind in ("frozen", "fresh")
     )
     assert frozen == fresh
 
 
 def test_the_frozen_plan_and_those_of_the_epochs_differ(photos: list[Photo]) -> None:
-    options = SynthesisSettings(change_probability=1)
+    options = PublishedSynthesis(change_probability=1)
     pair = plan_pairs(photos, options)[0]
-    plans = {draw_plan(pair, options, epoch) for epoch in (None, 0, 1, 2)}
+    plans = {draw_plan(pair, options, {}, epoch) for epoch in (None, 0, 1, 2)}
     assert len(plans) == 4
     assert pair.plan is not None
-    assert ChangePlan.from_row(pair.plan) == draw_plan(pair, options)
+    assert ChangePlan.from_row(pair.plan) == draw_plan(pair, options, {})
 
 
 names = st.text(min_size=1, max_size=80).filter(lambda text: "/" not in text and "\0" not in text)
@@ -184,7 +197,7 @@ def test_rendering_writes_one_after_and_one_mask_a_pair(photos: list[Photo], roo
     for pair in pairs:
         loaded = load_pair(pair, roots)
         assert untruthful_pixels(loaded) == 0
-        for stored, drawn in zip(loaded, render_pair(pair, roots), strict=True):
+        for stored, drawn in zip(loaded, render_pair(pair, PhotoStore(roots)), strict=True):
             np.testing.assert_array_equal(stored, drawn)
 
 
@@ -203,16 +216,17 @@ def test_rendering_gives_the_same_bytes_for_any_thread_count_order_and_place(
 
 def test_the_version_changes_with_the_pictures(photos: list[Photo], roots: Roots) -> None:
     versions = {
-        render_pairs(plan_pairs(photos, SynthesisSettings(seed=seed)), roots, threads=2) for seed in (1, 2, 1)
+        render_pairs(plan_pairs(photos, PublishedSynthesis(seed=seed)), roots, threads=2)
+        for seed in (1, 2, 1)
     }
     assert len(versions) == 2
 
 
 def test_leftovers_of_an_earlier_manifest_are_deleted(photos: list[Photo], roots: Roots) -> None:
-    reencoded = plan_pairs(photos, SynthesisSettings(reencode_jpeg=True))
+    reencoded = plan_pairs(photos, PublishedSynthesis(reencode_jpeg=True))
     render_pairs(reencoded, roots, threads=2)
     assert len(files(roots.workspace)) == 3 * len(photos)
-    pairs = plan_pairs(photos[1:], SynthesisSettings(train_pairs="fresh"))
+    pairs = plan_pairs(photos[1:], PublishedSynthesis(train_pairs="fresh"))
     render_pairs(pairs, roots, threads=2)
     frozen = [pair for pair in pairs if pair.split != "train"]
     assert set(files(roots.workspace)) == {
@@ -223,7 +237,7 @@ def test_leftovers_of_an_earlier_manifest_are_deleted(photos: list[Photo], roots
 
 
 def test_reencoded_pairs_bring_their_own_before(photos: list[Photo], roots: Roots) -> None:
-    pairs = plan_pairs(photos[:2], SynthesisSettings(reencode_jpeg=True))
+    pairs = plan_pairs(photos[:2], PublishedSynthesis(reencode_jpeg=True))
     render_pairs(pairs, roots, threads=1)
     for pair in pairs:
         assert pair.before == f"workspace:change_masks/{pair.split}/before/{pair.pair_id}.png"
@@ -233,7 +247,7 @@ def test_reencoded_pairs_bring_their_own_before(photos: list[Photo], roots: Root
 
 def test_the_users_photos_are_not_touched(photos: list[Photo], roots: Roots) -> None:
     before = files(roots.source)
-    render_pairs(plan_pairs(photos, SynthesisSettings(reencode_jpeg=True)), roots, threads=2)
+    render_pairs(plan_pairs(photos, PublishedSynthesis(reencode_jpeg=True)), roots, threads=2)
     assert files(roots.source) == before
 
 
@@ -254,7 +268,7 @@ def test_a_photo_that_changed_its_size_is_an_error_with_the_remedy(
     pair = replace(plan_pairs(photos, PUBLISHED)[0], photo="source:a.png")
     write_png(tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8))
     with pytest.raises(ValueError, match=r"a\.png: the photo has changed; materialize raw_photos"):
-        render_pair(pair, Roots(tmp_path, tmp_path))
+        render_pair(pair, PhotoStore(Roots(tmp_path, tmp_path)))
 
 
 def test_a_photo_that_is_gone_is_an_error_with_its_path(photos: list[Photo], tmp_path: Path) -> None:
@@ -266,4 +280,187 @@ def test_a_photo_that_is_gone_is_an_error_with_its_path(photos: list[Photo], tmp
 def test_a_pair_without_a_plan_cannot_be_rendered(photos: list[Photo], roots: Roots) -> None:
     pair: Pair = replace(plan_pairs(photos, PUBLISHED)[0], plan=None)
     with pytest.raises(ValueError, match="no plan in the manifest"):
-        render_pair(pair, roots)
+        render_pair(pair, PhotoStore(roots))
+
+
+def realistic(**values: object) -> RealisticSynthesis:
+    return RealisticSynthesis.model_validate(
+        {"preset": "realistic", "epoch_pairs": 25, "frozen_pairs": 7, **values}
+    )
+
+
+def parts(pair: Pair) -> dict[str, str]:
+    """Return the references of a frozen realistic pair that its name decides."""
+    return {
+        kind: f"workspace:change_masks/{pair.split}/{kind}/{pair.pair_id}.png"
+        for kind in ("before", "after", "mask", "valid")
+    }
+
+
+@pytest.mark.parametrize(("wanted", "each"), [(1, 1), (10, 1), (11, 2), (25, 3), (30, 3)])
+def test_each_photo_gives_as_many_realistic_pairs_as_it_takes(
+    photos: list[Photo], wanted: int, each: int
+) -> None:
+    # 10 train, 3 val and 3 test photos
+    settings_ = realistic(epoch_pairs=wanted)
+    assert draws_a_photo(photos, settings_) == {"train": each, "val": 3, "test": 3}
+    pairs = plan_pairs(photos, settings_, 64)
+    counts = Counter((pair.split, pair.photo) for pair in pairs)
+    assert {
+        split: {n for (s, _), n in counts.items() if s == split} for split in ("train", "val", "test")
+    } == {
+        "train": {each},
+        "val": {3},
+        "test": {3},
+    }
+    assert len({pair.pair_id for pair in pairs}) == len(pairs)
+    assert len({pair.seed for pair in pairs}) == len(pairs)
+
+
+def test_fresh_realistic_pairs_have_no_plan_and_frozen_ones_have_theirs(photos: list[Photo]) -> None:
+    for kind in ("fresh", "frozen"):
+        for pair in plan_pairs(photos, realistic(train_pairs=kind), 64):
+            assert pair.side == 64
+            assert pair.plan is None
+            if kind == "fresh" and pair.split == "train":
+                nothing = (pair.after, pair.mask, pair.valid, pair.changed, pair.realistic_plan)
+                assert nothing == (None,) * 5
+                assert pair.before == pair.photo
+                continue
+            plan, expected = plan_of(pair), parts(pair)
+            assert isinstance(plan, RealisticPlan)
+            assert (pair.before, pair.after, pair.mask) == tuple(expected.values())[:3]
+            corners = [n.corners for n in (plan.before_nuisance, plan.after_nuisance) if n is not None]
+            assert pair.valid == (expected["valid"] if any(map(any, corners)) else None)
+            assert pair.changed == (len(plan.changes) > 0)
+
+
+def test_realistic_plans_do_not_depend_on_the_order_of_the_photos(photos: list[Photo]) -> None:
+    shuffled = photos.copy()
+    random.Random(1).shuffle(shuffled)
+    assert plan_pairs(shuffled, realistic(), 64) == plan_pairs(photos, realistic(), 64)
+
+
+def test_the_size_of_realistic_pairs_changes_no_plan(photos: list[Photo]) -> None:
+    small, large = (plan_pairs(photos, realistic(), size) for size in (64, 128))
+    assert [replace(pair, side=128) for pair in small] == large
+
+
+def test_another_seed_gives_other_realistic_plans(photos: list[Photo]) -> None:
+    first, second = (plan_pairs(photos, realistic(seed=seed), 64) for seed in (42, 43))
+    assert [pair.pair_id for pair in first] == [pair.pair_id for pair in second]
+    frozen = [(a, b) for a, b in zip(first, second, strict=True) if a.after is not None]
+    assert all(a.realistic_plan != b.realistic_plan for a, b in frozen)
+
+
+def test_objects_and_textures_never_come_from_another_split(photos: list[Photo]) -> None:
+    pairs = plan_pairs(photos, realistic(train_pairs="frozen"), 64)
+    splits = {f"source:{photo.path}": photo.split for photo in photos}
+    pools = photo_pools(pairs)
+    for split, members in pools.items():
+        names = [member.photo for member in members]
+        assert names == sorted(name for name, of in splits.items() if of == split)
+    taken = Counter[str]()
+    for pair in pairs:
+        plan = plan_of(pair)
+        assert isinstance(plan, RealisticPlan)
+        for change in plan.changes:
+            for patch in (change.source, change.outline):
+                if patch is not None:
+                    assert splits[patch.photo] == pair.split
+                    taken[pair.split] += patch.photo != pair.photo
+    assert min(taken[split] for split in splits.values()) > 0
+
+
+def test_held_out_kinds_are_never_in_train_or_val_plans(photos: list[Photo]) -> None:
+    held_out = {"blur", "move", "insert"}
+    settings_ = realistic(held_out_kinds=sorted(held_out), frozen_pairs=90)
+    kinds: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    pairs = plan_pairs(photos, settings_, 64)
+    pools = photo_pools(pairs)
+    for pair in pairs:
+        plans = (
+            [draw_plan(pair, settings_, pools, epoch) for epoch in range(3)]
+            if pair.after is None
+            else [plan_of(pair)]
+        )
+        kinds[pair.split] |= {change.kind for plan in plans for change in plan.changes}
+    assert kinds["test"] == set(settings_.kind_weights)
+    assert kinds["train"] == kinds["val"] == kinds["test"] - held_out
+
+
+def test_the_frozen_realistic_plan_is_the_one_drawn_without_an_epoch(photos: list[Photo]) -> None:
+    settings_ = realistic()
+    pairs = plan_pairs(photos, settings_, 64)
+    pools = photo_pools(pairs)
+    for pair in [pair for pair in pairs if pair.after is not None][:6]:
+        drawn = [draw_plan(pair, settings_, pools, epoch) for epoch in (None, 0, 1)]
+        assert plan_of(pair) == drawn[0]
+        assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_realistic_pairs_are_written_whole_and_read_back_as_rendered(
+    photos: list[Photo], roots: Roots, tmp_path: Path
+) -> None:
+    pairs = plan_pairs(photos, realistic(), 64)
+    frozen = [pair for pair in pairs if pair.split != "train"]
+    version = render_pairs(pairs, roots, threads=1)
+    expected = {
+        parts(pair)[kind].removeprefix("workspace:")
+        for pair in frozen
+        for kind in ("before", "after", "mask", *(["valid"] if pair.valid else []))
+    }
+    assert set(files(roots.workspace)) == expected
+    store = PhotoStore(roots, cache_bytes=0)
+    for pair in frozen:
+        loaded, drawn = load_pair(pair, roots), render_pair(pair, store)
+        assert (loaded.valid is None) == (pair.valid is None)
+        for stored, rendered in zip(loaded, drawn, strict=True):
+            np.testing.assert_array_equal(stored, rendered)
+        assert loaded.mask.shape == (64, 64)
+        assert untruthful_pixels(render_pair(pair, store, nuisance=False)) == 0
+    other = Roots(roots.source, tmp_path / "other")
+    assert render_pairs(pairs[::-1], other, threads=3) != ""
+    assert files(other.workspace) == files(roots.workspace)
+    assert render_pairs(pairs, other, threads=3) == version
+
+
+def test_leftovers_of_realistic_pairs_are_deleted(photos: list[Photo], roots: Roots) -> None:
+    render_pairs(plan_pairs(photos, realistic(), 64), roots, threads=2)
+    still = realistic(frozen_pairs=3, nuisance={"shift": 0.0, "warp": 0.0})
+    render_pairs(plan_pairs(photos, still, 64), roots, threads=2)
+    kept = Counter(Path(name).parent.name for name in files(roots.workspace))
+    assert kept == {"before": 6, "after": 6, "mask": 6}
+    published = plan_pairs(photos, PublishedSynthesis(train_pairs="fresh"))
+    render_pairs(published, roots, threads=2)
+    kept = Counter(Path(name).parent.name for name in files(roots.workspace))
+    assert kept == {"after": 6, "mask": 6}
+
+
+def test_the_owners_of_a_frozen_pair_agree_with_its_mask(photos: list[Photo], roots: Roots) -> None:
+    store = PhotoStore(roots)
+    for settings_ in (PUBLISHED, realistic()):
+        for pair in plan_pairs(photos, settings_, 64):
+            if pair.after is None:
+                continue
+            owners, kinds = change_owners(pair, store)
+            assert kinds == [change.kind for change in plan_of(pair).changes]
+            np.testing.assert_array_equal(owners >= 0, render_pair(pair, store).mask == 255)
+            assert owners.max() < len(kinds)
+
+
+def test_a_realistic_pair_needs_its_side(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos, realistic(), 64)
+    pair = next(pair for pair in pairs if pair.after is not None)
+    with pytest.raises(ValueError, match="no side in the manifest; materialize pair_manifest again"):
+        render_pair(replace(pair, side=None), PhotoStore(roots))
+
+
+def test_a_photo_that_changed_is_an_error_for_realistic_pairs_too(photos: list[Photo], roots: Roots) -> None:
+    settings_ = realistic()
+    pairs = plan_pairs(photos, settings_, 64)
+    fresh = next(pair for pair in pairs if pair.after is None)
+    plan = draw_plan(fresh, settings_, photo_pools(pairs), epoch=0)
+    changed = replace(fresh, photo_sha256="0" * 64)
+    with pytest.raises(ValueError, match="the photo has changed; materialize raw_photos"):
+        render_plan(changed, plan, PhotoStore(roots))

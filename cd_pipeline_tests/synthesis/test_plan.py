@@ -21,10 +21,11 @@ from cd_pipeline.synthesis.plan import (
     ChangePlan,
     fill_polygons,
     label_mask,
+    label_owners,
     label_rects,
     plan_changes,
 )
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis
 
 WIDTH, HEIGHT = 200, 150
 BOXES = [
@@ -119,7 +120,7 @@ def ours(
     **changed: Any,  # noqa: ANN401 - settings
 ) -> list[Drawn]:
     rng = np.random.default_rng(seed)
-    chosen = SynthesisSettings(**changed)
+    chosen = PublishedSynthesis(**changed)
     plans = [plan_changes(rng, boxes, (WIDTH, HEIGHT), chosen) for _ in range(count)]
     return [
         Drawn(
@@ -245,7 +246,7 @@ def test_regions_are_erased_by_the_area_within_their_outline(sides: tuple[int, i
 
 
 def test_boxes_below_400_px_are_skipped_and_400_px_are_not() -> None:
-    options = SynthesisSettings(change_probability=1)
+    options = PublishedSynthesis(change_probability=1)
     rng = np.random.default_rng(0)
     for width, height, expected in ((20, 20, 1), (40, 10, 1), (21, 19, 0), (199, 2, 0), (133, 3, 0)):
         box = Box(0, 0.5, 0.5, (width + 0.01) / WIDTH, (height + 0.01) / HEIGHT)
@@ -255,7 +256,7 @@ def test_boxes_below_400_px_are_skipped_and_400_px_are_not() -> None:
 
 def test_without_boxes_nothing_changes() -> None:
     for seed in range(20):
-        plan = plan_changes(np.random.default_rng(seed), [], (WIDTH, HEIGHT), SynthesisSettings())
+        plan = plan_changes(np.random.default_rng(seed), [], (WIDTH, HEIGHT), PublishedSynthesis())
         assert plan.changes == ()
 
 
@@ -266,7 +267,7 @@ def test_a_box_is_changed_at_most_once_a_pair(drawn: list[Drawn]) -> None:
 
 def test_a_change_that_jitter_pushes_out_of_the_image_is_left_out() -> None:
     box = Box(0, 0.02, 0.5, 0.5, 0.5)
-    options = SynthesisSettings(jitter=0.99, change_probability=1)
+    options = PublishedSynthesis(jitter=0.99, change_probability=1)
     rng = np.random.default_rng(0)
     plans = [plan_changes(rng, [box], (WIDTH, HEIGHT), options) for _ in range(500)]
     assert 0 < sum(not plan.changes for plan in plans) < 500
@@ -283,7 +284,7 @@ boxes_of_a_photo = st.lists(st.builds(Box, st.just(0), shares, shares, widths, w
 def test_every_change_lies_in_the_photo(
     boxes: list[Box], width: int, height: int, seed: int, truthful: bool
 ) -> None:
-    options = SynthesisSettings(truthful_masks=truthful, min_box_area=0, partial_keep_probability=0.7)
+    options = PublishedSynthesis(truthful_masks=truthful, min_box_area=0, partial_keep_probability=0.7)
     plan = plan_changes(np.random.default_rng(seed), boxes, (width, height), options)
     assert plan == plan_changes(np.random.default_rng(seed), boxes, (width, height), options)
     for change in plan.changes:
@@ -303,7 +304,7 @@ def test_every_change_lies_in_the_photo(
 
 
 def test_plans_survive_their_row() -> None:
-    options = SynthesisSettings(partial_keep_probability=1, reencode_jpeg=True, truthful_masks=False)
+    options = PublishedSynthesis(partial_keep_probability=1, reencode_jpeg=True, truthful_masks=False)
     for seed in range(50):
         plan = plan_changes(np.random.default_rng(seed), BOXES, (WIDTH, HEIGHT), options)
         assert ChangePlan.from_row(plan.to_row()) == plan
@@ -346,3 +347,39 @@ def test_the_mask_of_a_plan_can_be_empty_although_it_has_changes() -> None:
     kept = label_mask(ChangePlan((change, Change("blur", 50, 5, 10, 20))), 100, 80)
     assert int((kept > 0).sum()) == 200
     assert math.isclose(kept.mean(), 255 * 200 / 8000)
+
+
+def test_where_changes_overlap_the_later_one_owns_the_pixels() -> None:
+    first, second = Change("blur", 10, 5, 30, 20), Change("rect", 25, 15, 40, 20)
+    move = Change("move", 0, 40, 10, 10, to_x=60, to_y=0)
+    owners = label_owners(ChangePlan((first, second, move)), 80, 60)
+    for y in range(60):
+        for x in range(80):
+            expected = -1
+            if 10 <= x < 40 and 5 <= y < 25:
+                expected = 0
+            if 25 <= x < 65 and 15 <= y < 35:
+                expected = 1
+            if (x < 10 and 40 <= y < 50) or (60 <= x < 70 and y < 10):
+                expected = 2
+            assert owners[y, x] == expected
+
+
+def test_erased_pixels_have_no_owner_until_a_later_change() -> None:
+    erased = ((10, 5, 39, 5, 39, 24, 10, 24),)
+    first = Change("blur", 10, 5, 30, 20, erased=erased)
+    owners = label_owners(ChangePlan((first, Change("rect", 30, 10, 20, 10))), 80, 60)
+    expected = np.full((60, 80), -1)
+    expected[10:20, 30:50] = 1
+    np.testing.assert_array_equal(owners, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_mask_is_where_someone_owns_the_pixel(seed: int) -> None:
+    options = PublishedSynthesis(partial_keep_probability=0.5)
+    plan = plan_changes(np.random.default_rng(seed), BOXES, (WIDTH, HEIGHT), options)
+    owners = label_owners(plan, WIDTH, HEIGHT)
+    assert (owners.dtype, owners.shape) == (np.int16, (HEIGHT, WIDTH))
+    assert owners.max() < len(plan.changes)
+    np.testing.assert_array_equal(owners >= 0, label_mask(plan, WIDTH, HEIGHT) == 255)

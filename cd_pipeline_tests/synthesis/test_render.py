@@ -14,7 +14,7 @@ from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.data.photos import scan_photos
 from cd_pipeline.synthesis.plan import Change, ChangePlan, fill_polygons, plan_changes
 from cd_pipeline.synthesis.render import render, untruthful_pixels
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline_tests.drawn import Pixels, draw_photo
 
 PHOTO, BOXES = draw_photo(np.random.default_rng(8), (160, 120))
@@ -38,7 +38,7 @@ def noise(width: int, height: int, seed: int) -> Pixels:
 def test_where_before_and_after_differ_the_mask_is_255(
     boxes: list[Box], width: int, height: int, seed: int
 ) -> None:
-    options = SynthesisSettings.model_validate(OFTEN_ERASED)
+    options = PublishedSynthesis.model_validate(OFTEN_ERASED)
     plan = plan_changes(np.random.default_rng(seed), boxes, (width, height), options)
     photo = noise(width, height, seed)
     kept = photo.copy()
@@ -56,7 +56,7 @@ def test_where_before_and_after_differ_the_mask_is_255(
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_plan_renders_to_the_same_pixels_after_its_row(seed: int) -> None:
-    options = SynthesisSettings.model_validate(OFTEN_ERASED)
+    options = PublishedSynthesis.model_validate(OFTEN_ERASED)
     plan = plan_changes(np.random.default_rng(seed), BOXES, (160, 120), options)
     for first, second in zip(
         render(PHOTO, plan), render(PHOTO, ChangePlan.from_row(plan.to_row())), strict=True
@@ -157,7 +157,7 @@ def test_untruthful_pixels_counts_pixels_not_channels() -> None:
 
 
 def test_an_erased_region_is_exactly_its_contour() -> None:
-    options = SynthesisSettings.model_validate(
+    options = PublishedSynthesis.model_validate(
         OFTEN_ERASED | {"partial_keep_drop_probability": 1, "partial_keep_min_area": 0}
     )
     erased = 0
@@ -174,7 +174,7 @@ def test_an_erased_region_is_exactly_its_contour() -> None:
 
 def test_real_photos_keep_the_truth(real_data: Path) -> None:
     root: Path = real_data / "rooms" / "test"
-    options = SynthesisSettings.model_validate(OFTEN_ERASED)
+    options = PublishedSynthesis.model_validate(OFTEN_ERASED)
     changed = 0
     for seed, photo in enumerate(scan_photos(root, threads=2).usable[:12]):
         plan = plan_changes(np.random.default_rng(seed), photo.boxes, (photo.width, photo.height), options)

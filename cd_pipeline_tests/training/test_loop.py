@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score
 from torch import Tensor, nn
 
+from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.metrics import everything_changed_f1
+from cd_pipeline.evaluation.predict import BatchLoader
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.training.checkpoint import weights_digest
@@ -66,12 +68,17 @@ def run(model: nn.Module, settings: TrainingSettings, **options: object) -> Trai
     return train(model, TinyPairs(10, 32), TinyPairs(4, 32, seed=1), settings, RUNTIME, **options)  # type: ignore[arg-type]
 
 
+def loss_of(pairs: TinyPairs, settings: TrainingSettings) -> ChangeLoss:
+    """Build the loss from the batches that training would take."""
+    return build_loss(BatchLoader(pairs, RUNTIME, settings.batch_size, shuffle_seed=settings.seed), settings)
+
+
 @cache
 def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tuple[Weights, Weights, float]:
     """One published epoch written plainly: the last weights, their average, and the mean loss of a pair."""
     pairs, model = TinyPairs(10, 32), SmallNet()
     order = np.random.Generator(np.random.PCG64([42, 0])).permutation(10)
-    masks = np.stack([mask for _, _, mask in pairs.arrays]) > 0
+    masks = np.stack([pair.mask for pair in pairs.arrays]) > 0
     pos_weight = torch.tensor(min(math.sqrt((~masks).sum() / masks.sum()), 10))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate / 2, weight_decay=1e-4, eps=1e-4, foreach=False, fused=False
@@ -81,7 +88,7 @@ def plain_epoch(clip_norm: float, learning_rate: float, ema_decay: float) -> tup
     total = 0.0
     for start in (0, 4, 8):
         samples = torch.stack([pairs[(0, int(i))] for i in order[start : start + 4]]).float()
-        truth = (samples[:, 6:] > 0).float()
+        truth = (samples[:, 6:7] > 0).float()
         logits = model(samples[:, :3] / 255, samples[:, 3:6] / 255).clamp(-15, 15)
         bce = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=pos_weight)
         losses = []
@@ -140,6 +147,55 @@ def test_the_decay_of_the_average_can_be_set() -> None:
     assert_moved_alike(result.weights, plain_epoch(1.0, 0.02, 0.5)[1])
 
 
+def test_an_average_that_warms_up_is_closer_to_the_model_after_a_few_steps() -> None:
+    apart = {}
+    for warmup in (False, True):
+        model = SmallNet()
+        result = run(model, quick(epochs=1, learning_rate=0.02, ema_warmup=warmup, ema_decay=0.99))
+        last = model.state_dict()
+        apart[warmup] = max(
+            (result.weights[name] - last[name]).abs().max().item()
+            for name in ("first.weight", "norm.weight", "last.weight")
+        )
+    assert apart[True] < 0.6 * apart[False]
+
+
+def test_the_first_step_of_an_average_that_warms_up_is_the_model_itself() -> None:
+    model = SmallNet()
+    result = run(model, quick(epochs=1, batch_size=10, learning_rate=0.02, ema_warmup=True))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(result.weights[name], value, rtol=0, atol=1e-7, msg=name)
+
+
+def test_the_average_warms_up_once_and_not_anew_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, averages, average = SmallNet(), list[Weights](), Weights()
+    number, add = 0, Progress.add
+
+    def follow(weights: Mapping[str, Tensor]) -> None:
+        # timm's warm-up: the n-th update keeps 1 - n ** (-2 / 3) of the average, at most the decay
+        keep = min(0.9, 1 - number ** (-2 / 3))
+        for name in ("first.weight", "norm.weight", "last.weight", "last.bias"):
+            average[name] = keep * average.get(name, weights[name]) + (1 - keep) * weights[name]
+
+    def before_step(module: nn.Module, arguments: object) -> None:
+        nonlocal number
+        if number and module.training:  # the weights are as the step before left them
+            follow(module.state_dict())
+        number += module.training
+
+    def keep_average(progress: Progress, record: EpochRecord, averaged: nn.Module) -> None:
+        averages.append({name: value.clone() for name, value in averaged.state_dict().items()})
+        add(progress, record, averaged)
+
+    model.register_forward_pre_hook(before_step)
+    monkeypatch.setattr(Progress, "add", keep_average)
+    run(model, quick(epochs=2, learning_rate=0.02, ema_warmup=True, ema_decay=0.9))
+    follow(model.state_dict())
+    assert (number, len(averages)) == (6, 2)  # three steps an epoch
+    for name, expected in average.items():
+        torch.testing.assert_close(averages[-1][name], expected, rtol=0, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("net", [SmallNet, tiny_unet])
 def test_two_runs_give_identical_weights_and_another_seed_others(net: Callable[[], nn.Module]) -> None:
     digests = []
@@ -166,6 +222,38 @@ def test_each_epoch_runs_at_the_rate_of_the_schedule() -> None:
     assert [r.learning_rate for r in result.history] == pytest.approx([1.5e-4, 3e-4, middle, 1e-5])
 
 
+class WatchedSGD(torch.optim.SGD):
+    """Remembers the learning rate of each step it takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), lr=1.0)
+        self.rates: list[float] = []
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.rates.append(self.param_groups[0]["lr"])
+        super().step(closure)
+
+
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
+def test_every_step_runs_at_its_own_rate(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, settings = SmallNet(), quick(epochs=4, warmup_epochs=1, schedule=schedule)
+    watched = WatchedSGD(model)
+    monkeypatch.setattr("cd_pipeline.training.loop.build_optimizer", lambda model, settings: watched)
+    result = run(model, settings)
+    # 3 steps an epoch: the warm-up is 1 epoch or 3 steps, the cosine runs over 3 epochs or 9 steps
+    unit, turns = (1, 2) if schedule == "epoch" else (3, 8)
+    cosine = [1e-5 + (3e-4 - 1e-5) * (1 + math.cos(math.pi * i / turns)) / 2 for i in range(turns + 1)]
+    positions = [3e-4 * (i + 1) / unit for i in range(unit)] + cosine
+    expected = [rate for rate in positions for _ in range(3 // unit)]
+    assert watched.rates == pytest.approx(expected, rel=1e-9)
+    assert [record.learning_rate for record in result.history] == pytest.approx(expected[2::3], rel=1e-9)
+
+
+def test_by_steps_the_last_step_of_training_runs_at_the_lowest_rate() -> None:
+    result = run(SmallNet(), quick(epochs=3, schedule="step", min_learning_rate=2e-6))
+    assert result.history[-1].learning_rate == pytest.approx(2e-6)
+
+
 def test_pairs_are_asked_for_once_an_epoch_in_a_new_order() -> None:
     pairs = TinyPairs(10, 32)
     train(SmallNet(), pairs, TinyPairs(4, 32), quick(pos_weight_batches=1), RUNTIME)
@@ -176,7 +264,7 @@ def test_pairs_are_asked_for_once_an_epoch_in_a_new_order() -> None:
 
 def test_the_positive_weight_comes_from_the_first_batches_alone() -> None:
     pairs = TinyPairs(24, 32)
-    loss = build_loss(pairs, quick(batch_size=2, pos_weight_batches=3), RUNTIME)
+    loss = loss_of(pairs, quick(batch_size=2, pos_weight_batches=3))
     order = np.random.Generator(np.random.PCG64([42, 0])).permutation(24)[:6]
     masks = np.stack([pairs.arrays[i].mask for i in order]) > 0
     assert float(loss.pos_weight) == pytest.approx(math.sqrt((~masks).sum() / masks.sum()), rel=1e-6)
@@ -186,13 +274,36 @@ def test_the_positive_weight_comes_from_the_first_batches_alone() -> None:
 def test_the_positive_weight_of_pairs_without_change_is_the_limit() -> None:
     pairs = TinyPairs(4, 32)
     pairs.arrays = [pairs.arrays[3]] * 4
-    assert float(build_loss(pairs, quick(), RUNTIME).pos_weight) == 10
+    assert float(loss_of(pairs, quick()).pos_weight) == 10
 
 
 def test_twenty_batches_are_enough_by_default() -> None:
     pairs = TinyPairs(90, 16)
-    build_loss(pairs, quick(), RUNTIME)
+    loss_of(pairs, quick())
     assert len(pairs.asked) == 20 * 4
+
+
+class HalfCounts(TinyPairs):
+    """Pairs of which only the left half counts; the mask of the right one is wrong."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        sample = super().__getitem__(key).clone()
+        sample[6:, :, 16:] = torch.tensor([255, 0], dtype=torch.uint8)[:, None, None]
+        return sample
+
+
+def test_pixels_that_do_not_count_have_no_say_in_weight_loss_and_validation() -> None:
+    pairs, left = HalfCounts(5, 32), TinyPairs(5, 32)
+    left.arrays = [PairArrays(*(image[:, :16] for image in pair[:3])) for pair in left.arrays]  # type: ignore[index]
+    settings = quick()
+    half, cut = loss_of(pairs, settings), loss_of(left, settings)
+    assert float(half.pos_weight) == pytest.approx(float(cut.pos_weight), rel=1e-6)
+    found, expected = (
+        validate(BrightnessChange(), chosen, cut, settings, RUNTIME) for chosen in (pairs, left)
+    )
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert (found.threshold, found.confusion) == (expected.threshold, expected.confusion)
+    assert found.floor_f1 == expected.floor_f1
 
 
 def test_validation_agrees_with_a_plain_sweep() -> None:
@@ -222,7 +333,7 @@ def test_validation_uses_the_averaged_weights() -> None:
     average = SmallNet()
     average.load_state_dict(result.weights)
     pairs = TinyPairs(4, 32, seed=1)
-    loss = build_loss(TinyPairs(10, 32), settings, RUNTIME)
+    loss = loss_of(TinyPairs(10, 32), settings)
     assert result.best.val_loss == pytest.approx(
         validate(average, pairs, loss, settings, RUNTIME).loss, rel=1e-6
     )

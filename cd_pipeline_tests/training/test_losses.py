@@ -175,3 +175,85 @@ def test_the_positive_weight_is_the_root_of_the_ratio_up_to_ten(
 
 def test_the_positive_weight_moves_with_the_loss() -> None:
     assert "pos_weight" in ChangeLoss(pos_weight=2.0).state_dict()
+
+
+def counted(seed: int) -> Array:
+    """Draw which pixels count; in every image the first one, which is changed, does."""
+    valid = (np.random.default_rng([seed, 1]).random((3, 1, 5, 6)) < 0.6).astype(np.float64)
+    valid[:, 0, 0, 0] = 1
+    return valid
+
+
+def loss_of_counted(logits: Array, truth: Array, valid: Array, pos_weight: float) -> float:
+    """0.6 BCE + 0.4 Tversky, one pixel after the other, over those that count alone."""
+    bce, images = [], []
+    for image, changed, counts in zip(logits, truth, valid, strict=True):
+        tp = fp = fn = 0.0
+        probabilities = []
+        for logit, t, v in zip(image.ravel(), changed.ravel(), counts.ravel(), strict=True):
+            if not v:
+                continue
+            p = 1 / (1 + math.exp(-min(max(logit, -15), 15)))
+            bce.append(-pos_weight * math.log(p) if t else -math.log(1 - p))
+            tp, fp, fn = tp + p * t, fp + p * (1 - t), fn + (1 - p) * t
+            probabilities.append(p)
+        has_change = any(t and v for t, v in zip(changed.ravel(), counts.ravel(), strict=True))
+        images.append(
+            1 - tp / (tp + 0.7 * fp + 0.3 * fn + 1e-3)
+            if has_change
+            else sum(probabilities) / len(probabilities)
+        )
+    return 0.6 * sum(bce) / len(bce) + 0.4 * sum(images) / len(images)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.floats(1, 10))
+def test_the_loss_is_that_of_the_pixels_that_count(seed: int, pos_weight: float) -> None:
+    logits, truth = draw(seed)
+    valid = counted(seed)
+    truth[2] *= 1 - valid[2]  # an image whose changes do not count is one without change
+    ours = ChangeLoss(pos_weight=pos_weight)(
+        torch.tensor(logits), torch.tensor(truth).float(), torch.tensor(valid).float()
+    )
+    assert float(ours) == pytest.approx(loss_of_counted(logits, truth, valid, pos_weight), rel=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_what_is_predicted_where_nothing_counts_does_not_matter(seed: int) -> None:
+    values, truth = (torch.tensor(array).float() for array in draw(seed))
+    valid = torch.tensor(counted(seed)).float()
+    values = values.clamp(-10, 10)  # beyond 15 there is no gradient anywhere
+    logits = values.clone().requires_grad_()
+    loss = ChangeLoss(pos_weight=2.0)
+    value = loss(logits, truth, valid)
+    value.backward()
+    assert logits.grad is not None
+    assert not logits.grad[valid == 0].any()
+    assert (logits.grad[valid == 1] != 0).all()
+    elsewhere = torch.where(valid > 0, values, -values)
+    assert float(loss(elsewhere, torch.where(valid > 0, truth, 1 - truth), valid)) == pytest.approx(
+        float(value.detach()), rel=1e-6
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_where_all_pixels_count_the_loss_is_the_published_one(seed: int) -> None:
+    logits, truth = (torch.tensor(array).float() for array in draw(seed))
+    loss = ChangeLoss(pos_weight=3.0)
+    assert float(loss(logits, truth, torch.ones_like(truth))) == pytest.approx(
+        float(loss(logits, truth)), rel=1e-6
+    )
+    assert float(tversky_loss(logits.sigmoid(), truth, torch.ones_like(truth))) == pytest.approx(
+        float(tversky_loss(logits.sigmoid(), truth)), rel=1e-6
+    )
+
+
+def test_a_batch_in_which_nothing_counts_costs_nothing() -> None:
+    logits = torch.full((2, 1, 3, 3), 2.0, requires_grad=True)
+    value = ChangeLoss(pos_weight=2.0)(logits, torch.ones(2, 1, 3, 3), torch.zeros(2, 1, 3, 3))
+    value.backward()
+    assert float(value.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

@@ -9,11 +9,11 @@ from cd_pipeline.data.datasets import PairDataset
 from cd_pipeline.data.manifest import ManifestError, Pair, write_pairs
 from cd_pipeline.data.pairs import Roots
 from cd_pipeline.synthesis.fresh_pairs import FreshPairs
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline.training.pair_sets import training_sets
 from cd_pipeline_tests.tiny_pairs import draw_pair, write_pair
 
-SETTINGS = SynthesisSettings(change_probability=1.0)
+SETTINGS = PublishedSynthesis(change_probability=1.0)
 
 
 def unfrozen(pair: Pair) -> Pair:
@@ -37,11 +37,12 @@ def test_frozen_pairs_are_divided_by_split_and_read_as_written(tmp_path: Path, r
     assert [pair.pair_id for pair in train.pairs] == ["p0", "p2", "p5"]
     assert [pair.pair_id for pair in val.pairs] == ["p1", "p4"]
     sample = train[(0, 1)]
-    assert (sample.dtype, sample.shape) == (torch.uint8, (7, 64, 64))
-    before, after, mask = draw_pair(2)
+    assert (sample.dtype, sample.shape) == (torch.uint8, (8, 64, 64))
+    before, after, mask, _ = draw_pair(2)
     np.testing.assert_array_equal(sample[:3].permute(1, 2, 0), before)
     np.testing.assert_array_equal(sample[3:6].permute(1, 2, 0), after)
     np.testing.assert_array_equal(sample[6], mask)
+    assert (sample[7] == 255).all()
 
 
 def test_frozen_pairs_are_the_same_in_every_epoch(tmp_path: Path, rows: list[Pair]) -> None:

@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cd_pipeline.training.schedule import warmup_cosine
+from cd_pipeline.training.schedule import epoch_rates, warmup_cosine
+from cd_pipeline.training.settings import TrainingSettings
 
 
 def published(epoch: int) -> float:
-    return warmup_cosine(epoch, epochs=40, warmup=2, peak=3e-4, low=1e-5)
+    return warmup_cosine(epoch, total=40, warmup=2, peak=3e-4, low=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_after_the_warm_up_the_rates_are_those_of_torch() -> None:
 def test_rates_rise_during_the_warm_up_then_fall_and_stay_within_limits(
     epochs: int, warmup: int, peak: float, low: float
 ) -> None:
-    rates = [warmup_cosine(e, epochs=epochs, warmup=warmup, peak=peak, low=low) for e in range(epochs)]
+    rates = [warmup_cosine(e, total=epochs, warmup=warmup, peak=peak, low=low) for e in range(epochs)]
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert all(0 <= rate <= peak * (1 + 1e-12) for rate in rates)
@@ -48,4 +49,48 @@ def test_rates_rise_during_the_warm_up_then_fall_and_stay_within_limits(
 
 
 def test_without_a_warm_up_the_first_epoch_runs_at_the_peak() -> None:
-    assert warmup_cosine(0, epochs=10, warmup=0, peak=0.1, low=0.0) == pytest.approx(0.1)
+    assert warmup_cosine(0, total=10, warmup=0, peak=0.1, low=0.0) == pytest.approx(0.1)
+
+
+def hand_rate(position: int, total: int, warmup: int) -> float:
+    """Warm up to 0.1 in a straight line, then half a cosine to 0.01 at the last position."""
+    if position < warmup:
+        return 0.1 * (position + 1) / warmup
+    turn = math.pi * (position - warmup) / (total - 1 - warmup)
+    return 0.01 + 0.09 * (1 + math.cos(turn)) / 2
+
+
+def of_schedule(schedule: str) -> TrainingSettings:
+    return TrainingSettings.model_validate(
+        {
+            "epochs": 6,
+            "warmup_epochs": 2,
+            "learning_rate": 0.1,
+            "min_learning_rate": 0.01,
+            "schedule": schedule,
+        }
+    )
+
+
+def test_by_epochs_every_step_of_an_epoch_has_its_rate() -> None:
+    for epoch in range(6):
+        rates = epoch_rates(epoch, 5, of_schedule("epoch"))
+        assert rates == pytest.approx([hand_rate(epoch, 6, 2)] * 5, rel=1e-9)
+
+
+def test_by_steps_the_rates_of_all_epochs_are_one_schedule() -> None:
+    rates = [rate for epoch in range(6) for rate in epoch_rates(epoch, 5, of_schedule("step"))]
+    assert rates == pytest.approx([hand_rate(step, 30, 10) for step in range(30)], rel=1e-9)
+    assert (rates[0], rates[9], rates[10], rates[-1]) == pytest.approx((0.01, 0.1, 0.1, 0.01))
+
+
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_an_epoch_has_a_rate_for_each_step(schedule: str, steps: int) -> None:
+    assert [len(epoch_rates(epoch, steps, of_schedule(schedule))) for epoch in range(6)] == [steps] * 6
+
+
+def test_with_one_step_an_epoch_both_schedules_are_one() -> None:
+    for epoch in range(6):
+        first, second = (epoch_rates(epoch, 1, of_schedule(schedule)) for schedule in ("epoch", "step"))
+        assert first == pytest.approx(second)

@@ -17,6 +17,9 @@ PUBLISHED = {
     "weight_decay": 1e-4,
     "adam_eps": 1e-4,
     "clip_norm": 1.0,
+    "schedule": "epoch",
+    "sample_epochs": None,
+    "ema_warmup": False,
     "ema_decay": 0.99,
     "bce_weight": 0.6,
     "tversky_weight": 0.4,
@@ -68,6 +71,9 @@ def test_a_preset_sets_what_it_says(preset: str) -> None:
         {"sweep": {"low": 0.5, "high": 0.2}},
         {"sweep": {"steps": 1}},
         {"sweep": {"high": 1.0}},
+        {"schedule": "batch"},
+        {"sample_epochs": 0},
+        {"ema_warmup": "later"},
     ],
 )
 def test_an_unknown_field_or_a_value_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
