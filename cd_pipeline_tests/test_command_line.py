@@ -93,7 +93,8 @@ def test_the_main_job_of_the_readme_makes_the_package_from_nothing(tmp_path: Pat
     ]
     assert counts == [147, 33]
     metrics = json.loads((rooms / "test_predictions" / "metrics.json").read_text())
-    assert metrics["pairs"] == 33
+    assert metrics["pairs"] == 330
+    assert metrics["f1"] > metrics["differencing_oracle_f1"]
     again = run_dagster(
         ["asset", "materialize", "--select", "mlpackage"],
         tmp_path,

@@ -139,6 +139,8 @@ def _draw_outline(rng: np.random.Generator) -> tuple[float, ...]:
 
 def _draw_corners(rng: np.random.Generator, settings: NuisanceSettings, *, warped: bool) -> tuple[float, ...]:
     moved = np.tile(rng.uniform(-settings.shift, settings.shift, 2), (4, 1))
+    if rng.random() >= settings.shift_probability:
+        moved = np.zeros_like(moved)
     warps = rng.uniform(-settings.warp, settings.warp, (4, 2))
     if rng.random() < settings.warp_probability and warped:
         moved = moved + warps

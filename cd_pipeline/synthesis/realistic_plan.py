@@ -18,6 +18,8 @@ SOURCE_KINDS = frozenset({"insert", "replace", "retexture"})
 BOX_REACH = 0.15
 """Largest shift and change of size of a region on a labelled box, as a share of the box."""
 INSIDE = 0.999
+MAX_FEATHER = 0.006
+"""Deepest soft edge, as a share of the view: 2 px at 256, as soft as the edges of things in a photo."""
 
 
 class Area(NamedTuple):
@@ -82,7 +84,7 @@ class RealisticChange:
         shape: rectangle, ellipse, polygon, or cutout (the outline of the object in `outline`).
         left, top, width, height: the region in shares of the view.
         to_left, to_top: where `move` puts it.
-        feather: half the width of the soft edge, as a share of the view.
+        feather: depth of the soft edge inside the region, as a share of the view.
         seed: chooses polygon, noise and colours.
         outline: the labelled object that a cutout follows.
         source: pixels of another photo, for `SOURCE_KINDS`.
@@ -213,7 +215,7 @@ def _draw_change(
         height=area.height,
         to_left=to_left * (1 - area.width),
         to_top=to_top * (1 - area.height),
-        feather=float(rng.uniform(0, 0.012)),
+        feather=float(rng.uniform(0, MAX_FEATHER)),
         seed=int(rng.integers(2**31)),
         outline=outline if shape == "cutout" else None,
         source=_draw_source(rng, kind, other, outline, area),

@@ -14,6 +14,8 @@ CUTOUT_MARGIN = 0.15
 CUTOUT_ROUNDS = 2
 CUTOUT_SHARES = (0.2, 0.95)
 """An outline that fills less or more of its box has failed; the inscribed ellipse stands in."""
+INSIDE = 1 - 1e-4
+"""Weight from which a pixel is wholly inside; a region too thin to have one keeps hard edges."""
 
 
 def filled(shape: str, height: int, width: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -70,14 +72,14 @@ def object_outline(photo: Image, box: Rect) -> Image:
 
 
 def soft_edge(region: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.float32]:
-    """Return HW float32 weights: 0 outside a region, rising to 1 over 2 * `width` px inside it."""
+    """Return HW float32 weights: 0 outside a region, a half or a little more along its sides, 1 `width` px inside.
+
+    Nothing fainter than that, on a straight side: a label of the region then ends where the change does. A label
+    that held the faint half of an edge too would teach a network to mark a halo.
+    """
     hard = region.astype(np.float32)
-    side = (2 * width + 1, 2 * width + 1)
-    inner = cv2.erode(hard, np.ones(side, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    if not width or not inner.any():
-        return hard
-    soft = cv2.blur(inner, side, borderType=cv2.BORDER_CONSTANT)
-    return np.asarray(soft * hard, np.float32)
+    weights = cv2.blur(hard, (2 * width + 1, 2 * width + 1), borderType=cv2.BORDER_CONSTANT) * hard
+    return np.asarray(weights if weights.max(initial=0) > INSIDE else hard, np.float32)
 
 
 def _polygon(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.int32]:

@@ -88,6 +88,9 @@ class NuisanceSettings(BaseModel):
     jpeg_quality: tuple[int, int] = Field(default=(45, 95), description="lowest and highest")
     jpeg_probability: float = Field(default=0.5, ge=0, le=1)
     shift: float = Field(default=2.0, ge=0, description="px, each photo, each direction")
+    shift_probability: float = Field(
+        default=0.5, ge=0, le=1, description="a fixed camera does not shift: masks can then be exact"
+    )
     warp: float = Field(default=3.0, ge=0, description="px that corners of the before photo move")
     warp_probability: float = Field(default=0.25, ge=0, le=1)
 

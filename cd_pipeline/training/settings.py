@@ -8,7 +8,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": {},
     "rooms": {
         "epochs": 40,
-        "sample_epochs": 10,
+        "sample_epochs": 8,
         "learning_rate": 6e-3,
         "warmup_epochs": 1,
         "schedule": "step",

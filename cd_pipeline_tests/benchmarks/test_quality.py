@@ -42,6 +42,7 @@ def test_it_prints_every_row_for_a_checkpoint_and_for_a_published_state_dict(
         assert [rows[name]["pairs"] for name in SETS] == [35, 40, 21, 21]
     first, second = (rows["realistic test"]["oracle_f1"] for rows in report["checkpoints"].values())
     assert first == second  # the set does not depend on the network
-    assert set(report["summary"]["office f1"]) and all(name in capsys.readouterr().out for name in SETS)
+    printed = capsys.readouterr().out
+    assert set(report["summary"]["office f1"]) and all(name in printed for name in SETS)
     sheet = cv2.imread(str(tmp_path / "gallery.jpg"))
     assert sheet is not None and sheet.shape == (22 + 3 * 4 * 256, 5 * 256, 3)

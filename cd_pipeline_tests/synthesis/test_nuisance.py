@@ -259,3 +259,11 @@ def test_ranges_and_probabilities_of_zero_leave_the_photo_alone() -> None:
         image, shown = apply_nuisance(photo, drawn)
         np.testing.assert_array_equal(image, photo)
         assert (shown == 255).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_asked_for_is_shifted(share: float) -> None:
+    wanted = NuisanceSettings(shift_probability=share)
+    rng = np.random.default_rng(0)
+    shifted = [any(draw_nuisance(rng, wanted).corners) for _ in range(600)]
+    assert np.mean(shifted) == pytest.approx(share, abs=0.09)  # 4 sigma

@@ -79,7 +79,7 @@ def test_a_soft_edge_lies_within_the_region(
     assert not weights[~region].any()
     # chessboard distance to the nearest pixel outside, the border of the picture counting as outside
     depth = ndimage.distance_transform_cdt(np.pad(region, 1), "chessboard")[1:-1, 1:-1]
-    np.testing.assert_allclose(weights[depth > 2 * softness], 1, atol=1e-5)
+    np.testing.assert_allclose(weights[depth > softness], 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -93,11 +93,11 @@ def test_a_region_too_small_for_its_edge_stays_hard() -> None:
     np.testing.assert_array_equal(soft_edge(region, 3), np.ones((6, 40), np.float32))
 
 
-def test_a_straight_edge_rises_in_equal_steps() -> None:
+def test_a_straight_edge_rises_in_equal_steps_from_just_above_a_half() -> None:
     region = np.zeros((40, 60), np.bool_)
     region[:, 10:50] = True
     row = soft_edge(region, 3)[20]
-    expected = [min(1.0, (x - 9) / 7, (50 - x) / 7) if 10 <= x < 50 else 0.0 for x in range(60)]
+    expected = [min(1.0, (x - 6) / 7, (53 - x) / 7) if 10 <= x < 50 else 0.0 for x in range(60)]
     np.testing.assert_allclose(row, expected, atol=1e-6)
 
 

@@ -112,6 +112,7 @@ def test_the_defaults_of_the_nuisance() -> None:
         "jpeg_quality": (45, 95),
         "jpeg_probability": 0.5,
         "shift": 2,
+        "shift_probability": 0.5,
         "warp": 3,
         "warp_probability": 0.25,
     }
