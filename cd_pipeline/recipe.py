@@ -42,7 +42,7 @@ class RealPairsSettings(BaseModel):
 
 
 class ThresholdSettings(SweepSettings):
-    """How the threshold is chosen on val, pooled over pixels, by the best F1."""
+    """How the threshold is chosen on val, by F1 pooled over pixels."""
 
     pairs: Literal["realistic", "own"] = Field(
         default="realistic",
@@ -50,7 +50,13 @@ class ThresholdSettings(SweepSettings):
         "used; own: the val pairs of the manifest, as published",
     )
     realistic_pairs: int = Field(default=300, ge=1, description="how many are drawn")
-
+    tolerance: float = Field(
+        default=0.005,
+        ge=0,
+        lt=1,
+        description="the highest threshold whose F1 is at most this far from the best is taken: the top of the "
+        "curve is flat, and a higher threshold raises fewer false alarms; published: 0",
+    )
     smooth: bool = Field(
         default=False,
         description="3x3 average pool > 0.5 on predicted masks; the sweep is made without it",

@@ -31,7 +31,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def threshold(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """The threshold of the best F1 on val, pooled over pixels, from one pass over the predictions.
+        """The threshold chosen by F1 on val, pooled over pixels, from one pass over the predictions.
 
         The pairs are drawn from the val photos as the measuring protocol says, or are the val pairs of the
         manifest.
@@ -58,7 +58,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
             drawn = realistic_set(loaders, size, limits.realistic_pairs)
         predictions = predict_pairs(partial(predict_probability, model, runtime=runtime), drawn)
         sweep = sweep_predictions(predictions, low=limits.low, high=limits.high, steps=limits.steps)
-        chosen = choose(sweep, saved.version)
+        chosen = choose(sweep, saved.version, limits.tolerance)
         folder = workspace.folder(recipe, "threshold")
         curve = sweep_curve(sweep.table(), chosen.threshold)
         write_frame(folder / "sweep.parquet", pd.DataFrame(sweep.table()))
@@ -71,6 +71,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "threshold": chosen.threshold,
                 "pairs": limits.pairs,
                 "val_f1": chosen.f1,
+                "best_val_f1": float(sweep.f1().max()),
                 "val_iou": chosen.iou,
                 "val_precision": chosen.precision,
                 "val_recall": chosen.recall,

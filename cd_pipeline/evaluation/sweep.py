@@ -172,6 +172,11 @@ class ThresholdSweep:
         index = middle_of_best_run(self.f1())
         return float(self.thresholds[index]), index
 
+    def highest_within(self, tolerance: float) -> int:
+        """Index of the highest threshold whose pooled F1 is at most `tolerance` below the best."""
+        scores = self.f1()
+        return int(np.flatnonzero(scores >= scores.max() - tolerance)[-1])
+
     def table(self) -> dict[str, NDArray[Any]]:
         """Columns threshold, precision, recall, f1, iou (float64), tp, fp, fn, tn (int64), each 1-D of K."""
         curve = self.confusions()

@@ -17,7 +17,7 @@ from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
 @dataclass(frozen=True, slots=True)
 class ChosenThreshold:
-    """The threshold of the best pooled F1 on val, its scores there, and the weights it belongs to."""
+    """The threshold chosen on val, its scores there, pooled, and the weights it belongs to."""
 
     threshold: float
     f1: float
@@ -74,12 +74,18 @@ def predict_pairs(predict: Predict, pairs: Iterable[PairArrays]) -> Iterator[Sco
         yield ScoredPair(predict(pair.before, pair.after), pair.mask > 0, valid > 0)
 
 
-def choose(sweep: ThresholdSweep, checkpoint_version: str) -> ChosenThreshold:
-    """Take the threshold of the best pooled F1."""
-    threshold, index = sweep.best()
+def choose(sweep: ThresholdSweep, checkpoint_version: str, tolerance: float = 0.0) -> ChosenThreshold:
+    """Take the threshold of the best pooled F1, or the highest that comes close.
+
+    Args:
+        sweep: pooled over val.
+        checkpoint_version: of the weights that were swept.
+        tolerance: F1 that may be given up for fewer false alarms; 0: the best F1, whatever it marks.
+    """
+    index = sweep.highest_within(tolerance) if tolerance else sweep.best()[1]
     confusion = sweep.confusions().at(index)
     return ChosenThreshold(
-        threshold=threshold,
+        threshold=float(sweep.thresholds[index]),
         f1=confusion.f1,
         iou=confusion.iou,
         precision=confusion.precision,

@@ -26,7 +26,7 @@ def tiny_recipe(photos: Path | None, **changes: object) -> Recipe:
             "ema_decay": 0.8,
             "sweep": {"high": 0.9},
         },
-        "threshold": {"high": 0.9, "pairs": "own"},
+        "threshold": {"high": 0.9, "pairs": "own", "tolerance": 0},
     }
     return Recipe(name="rooms", **{**settings, **changes})  # type: ignore[arg-type]
 

@@ -102,7 +102,7 @@ def make_recipe(options: argparse.Namespace, seed: int) -> Recipe:
         update={
             "source": recipe.source.model_copy(update={"folder": str(options.photos)}),
             "model": recipe.model.model_copy(update={"pretrained": False}),
-            "threshold": recipe.threshold.model_copy(update={"pairs": "own"}),
+            "threshold": recipe.threshold.model_copy(update={"pairs": "own", "tolerance": 0}),
         }
     )
 

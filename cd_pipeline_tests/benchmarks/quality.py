@@ -48,6 +48,7 @@ from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, predict_pa
 from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import Runtime, resolve_runtime
 from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.recipe import ThresholdSettings
 from cd_pipeline.synthesis.pairs import plan_pairs, render_pair
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.settings import PublishedSynthesis
@@ -58,7 +59,6 @@ SHOWN = ("precision", "recall", "f1", "iou", "best_f1", "gap", "mean_image_f1", 
 SUMMARISED = ("f1", "iou", "gap", "mean_image_f1", "rate")
 SHOWN_SHARE = 0.02
 """Changed share of a pair that is worth drawing."""
-SWEEP = {"low": 0.01, "high": 0.99, "steps": 99}
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,8 @@ def score_network(
 
 def realistic_threshold(predict: Predict, rooms: Rooms, network: Network, count: int) -> ChosenThreshold:
     pairs = realistic_set(rooms.loaders("val", network.size), network.size, count)
-    return choose(sweep_predictions(predict_pairs(predict, pairs), **SWEEP), network.weights)  # type: ignore[arg-type]
+    sweep = sweep_predictions(predict_pairs(predict, pairs), low=0.01, high=0.99, steps=99)
+    return choose(sweep, network.weights, ThresholdSettings().tolerance)
 
 
 def sets(

@@ -56,6 +56,23 @@ def test_the_chosen_threshold_has_the_best_pooled_f1_of_all(seed: int) -> None:
     assert chosen.checkpoint_version == "abc"
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.001, 0.3))
+def test_with_a_tolerance_it_is_the_highest_threshold_that_comes_close_to_the_best(
+    seed: int, tolerance: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((9, 9)) < 0.4
+    probability = np.clip(0.3 * truth + rng.random(truth.shape) * 0.6, 0, 1).astype(np.float32)
+    sweep = sweep_predictions(scored([probability], [truth]), low=0.05, high=0.95, steps=19)
+    chosen = choose(sweep, "", tolerance)
+    thresholds = np.linspace(0.05, 0.95, 19)
+    f1 = [f1_score(truth.ravel(), (probability > np.float32(t)).ravel()) for t in thresholds]
+    close = [t for t, score in zip(thresholds, f1, strict=True) if score >= max(f1) - tolerance]
+    assert chosen.threshold == pytest.approx(max(close))
+    assert chosen.f1 >= max(f1) - tolerance
+
+
 def test_pixels_are_pooled_so_a_large_image_weighs_more() -> None:
     # alone, the small image is best at 0.5 and the large one at 0.1
     probabilities = [np.array([[0.4, 0.6]]), np.array([[0.2, 0.2, 0.2, 0.2, 0.05]])]
