@@ -4,9 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cd_pipeline.data.files import digest
 from cd_pipeline.data.settings import InputSettings, SplitSettings
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.synthesis.settings import PublishedSynthesis, SynthesisSettings
+from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 from cd_pipeline.training.settings import SweepSettings, TrainingSettings
 
 DEFAULT_RECIPE = "rooms"
@@ -47,7 +48,7 @@ class ThresholdSettings(SweepSettings):
     pairs: Literal["realistic", "own"] = Field(
         default="realistic",
         description="realistic: the measuring protocol's pairs, drawn from the val photos, whatever training "
-        "used; own: the val pairs of the manifest, as published",
+        "used; own: the val pairs of the manifest, as published, and where kinds are held out",
     )
     realistic_pairs: int = Field(default=300, ge=1, description="how many are drawn")
     tolerance: float = Field(
@@ -112,6 +113,17 @@ class Recipe(RecipeSettings):
     def pairs_variable(self) -> str:
         """The variable that points the recipe at a folder of real pairs."""
         return f"{self.environment_variable}_PAIRS"
+
+    @property
+    def held_out_kinds(self) -> list[str]:
+        """The kinds of change that only test holds."""
+        return self.synthesis.held_out_kinds if isinstance(self.synthesis, RealisticSynthesis) else []
+
+    @property
+    def plan_version(self) -> str:
+        """Hash of the settings that pairs are planned with; published pairs have the photo's size."""
+        size = self.input.size if isinstance(self.synthesis, RealisticSynthesis) else None
+        return digest(self.synthesis.model_dump_json(), size)
 
     def asset_key(self, asset: str) -> list[str]:
         """Return the key of one of the recipe's assets."""

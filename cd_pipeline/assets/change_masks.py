@@ -20,7 +20,7 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def change_masks(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """The frozen pairs as lossless pictures: after image and mask, made from photo and plan alone."""
+        """The frozen pairs as lossless pictures: photos, mask and what counts, from photo and plan alone."""
         from cd_pipeline.data.files import file_digest, write_text
         from cd_pipeline.data.manifest import read_pairs
         from cd_pipeline.data.pairs import at_input_size, load_pair

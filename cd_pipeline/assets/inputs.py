@@ -26,8 +26,17 @@ class StaleInputError(ValueError):
 
 
 def manifest_path(workspace: Workspace, recipe: Recipe) -> Path:
-    """Return the path of the pair manifest."""
-    return workspace.require(recipe, "pair_manifest", "pairs.parquet")
+    """Return the path of the pair manifest.
+
+    Raises:
+        StaleInputError: its pairs were planned with other settings than those of the recipe.
+    """
+    from cd_pipeline.data.manifest import plan_version_of
+
+    path = workspace.require(recipe, "pair_manifest", "pairs.parquet")
+    if plan_version_of(path) != recipe.plan_version:
+        raise _stale(workspace, recipe, "pair_manifest", "another recipe (synthesis or input)")
+    return path
 
 
 def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["Pair"]:

@@ -23,7 +23,7 @@ def pair_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
         photos = read_photos(workspace.require(recipe, "split", "split.parquet"))
         pairs = plan_pairs(photos, recipe.synthesis, recipe.input.size)
         path = workspace.folder(recipe, "pair_manifest") / "pairs.parquet"
-        write_pairs(path, pairs)
+        write_pairs(path, pairs, recipe.plan_version)
         planned = [pair for pair in pairs if pair.changed is not None]
         kinds = Counter(change.kind for pair in planned for change in plan_of(pair).changes)
         changed = sum(bool(pair.changed) for pair in planned)

@@ -9,7 +9,6 @@ from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
-from cd_pipeline.synthesis.settings import RealisticSynthesis
 
 SHOWN_COLUMNS = ("file", "f1", "iou", "alarm")
 
@@ -28,7 +27,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def test_predictions(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """What the network marks on the test pairs: a PNG each at the photo's own size, and the scores."""
+        """What the network marks on the test pairs: a PNG each at the pair's own size, and the scores."""
         import pandas as pd
 
         from cd_pipeline.data.files import digest, file_digest, write_text
@@ -55,7 +54,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             "by_class": classes.to_dict("records"),
             "recall_by_kind": kinds,
             "recall_by_size": sizes,
-            "held_out_kinds": held_out_kinds(recipe),
+            "held_out_kinds": recipe.held_out_kinds,
         }
         rows, sheet = pd.DataFrame([score.to_row() for score in found.scores]), gallery(found.rows)
         write_frame(folder / "predictions.parquet", rows)
@@ -70,6 +69,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(digest(*files, json.dumps(metrics))),
             metadata={
                 **{key: value for key, value in metrics.items() if isinstance(value, (int, float, str))},
+                "held_out_kinds": ", ".join(recipe.held_out_kinds) or "none",
                 "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
                 "per_class": table(classes),
                 "per_kind": table(kinds),
@@ -80,8 +80,3 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return test_predictions
-
-
-def held_out_kinds(recipe: Recipe) -> list[str]:
-    """Return the kinds of change that only test holds."""
-    return recipe.synthesis.held_out_kinds if isinstance(recipe.synthesis, RealisticSynthesis) else []

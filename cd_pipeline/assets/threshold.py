@@ -53,7 +53,11 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         runtime.prepare()
         model, size, limits = runtime.place(saved.model()), recipe.input.size, recipe.threshold
         drawn: Iterable[PairArrays] = input_pairs(pairs, workspace.roots(recipe), size)
-        if limits.pairs == "realistic":
+        source = limits.pairs
+        if source == "realistic" and recipe.held_out_kinds:
+            context.log.info("the manifest's val pairs choose: drawn ones would hold the held-out kinds")
+            source = "own"
+        if source == "realistic":
             loaders = photo_loaders(pairs, workspace.roots(recipe), size)
             drawn = realistic_set(loaders, size, limits.realistic_pairs)
         predictions = predict_pairs(partial(predict_probability, model, runtime=runtime), drawn)
@@ -69,7 +73,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(digest(*asdict(chosen).values())),
             metadata={
                 "threshold": chosen.threshold,
-                "pairs": limits.pairs,
+                "pairs": source,
                 "val_f1": chosen.f1,
                 "best_val_f1": float(sweep.f1().max()),
                 "val_iou": chosen.iou,

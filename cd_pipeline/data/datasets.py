@@ -7,13 +7,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.data.pairs import CACHE_BYTES, PairArrays, Roots, at_input_size, load_pair
 
 Key = tuple[int, int]
 """(epoch, index): data sets that draw fresh pairs need both."""
-
-CACHE_BYTES = 1 << 30
-"""Memory for decoded pairs; about 2,000 pairs at 256x256. Pairs beyond it are decoded each epoch."""
 
 
 def to_sample(arrays: PairArrays) -> torch.Tensor:

@@ -71,8 +71,12 @@ def read_photo(path: Path, sha256: str | None = None) -> Image:
         raise PhotoError(f"{path}: {error}") from None
 
 
-def read_mask(path: Path) -> Image:
+def read_mask(path: Path, remedy: str = "delete it and materialize its asset again") -> Image:
     """Read a mask: HW uint8, its values as stored.
+
+    Args:
+        path: of the picture.
+        remedy: what mends a file that cannot be read.
 
     Raises:
         FileNotFoundError, ValueError: with the path in the message.
@@ -81,7 +85,7 @@ def read_mask(path: Path) -> Image:
         raise FileNotFoundError(f"{path}: the mask is not there; materialize change_masks again")
     mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
     if mask is None:
-        raise ValueError(f"{path}: not a readable image; delete it and materialize its asset again")
+        raise ValueError(f"{path}: not a readable image; {remedy}")
     return mask.astype(np.uint8, copy=False)
 
 

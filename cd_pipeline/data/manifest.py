@@ -4,7 +4,7 @@ Image columns of the pair manifest hold references, `source:<path>` under the us
 `workspace:<path>` under the recipe's own, so that the same table serves on any machine.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,9 @@ REALISTIC_PLAN = pa.struct(
     ]
 )
 
+PLAN_VERSION = "cd_pipeline.plan_version"
+"""Key of the file's metadata."""
+
 PAIRS = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -205,12 +208,7 @@ def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
     Raises:
         ManifestError: not a Parquet file, or columns of another version.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(
-            f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}"
-        ) from None
+    table = _read(path, pq.read_table)
     if not table.schema.equals(schema):
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
@@ -228,15 +226,35 @@ def read_photos(path: Path) -> list[Photo]:
     return [_from_row(Photo, row) for row in read_rows(path, PHOTOS)]
 
 
-def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
-    """Write pairs as a table with the schema `PAIRS`."""
-    write_rows(path, ({**_shallow(pair), "boxes": _boxes(pair.boxes)} for pair in pairs), PAIRS)
+def write_pairs(path: Path, pairs: Iterable[Pair], plan_version: str = "") -> None:
+    """Write pairs as a table with the schema `PAIRS`, and the hash of the settings they were planned with."""
+    schema = PAIRS.with_metadata({PLAN_VERSION: plan_version})
+    write_rows(path, ({**_shallow(pair), "boxes": _boxes(pair.boxes)} for pair in pairs), schema)
+
+
+def plan_version_of(path: Path) -> str:
+    """Return the hash of the settings that a manifest's pairs were planned with.
+
+    Raises:
+        ManifestError: not a Parquet file.
+    """
+    metadata = _read(path, pq.read_schema).metadata or {}
+    return metadata.get(PLAN_VERSION.encode(), b"").decode()
 
 
 def read_pairs(path: Path, split: str | None = None) -> list[Pair]:
     """Read the pairs of a manifest, or those of one split, in the manifest's order."""
     rows = read_rows(path, PAIRS)
     return [_from_row(Pair, row) for row in rows if split is None or row["split"] == split]
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - what the reader returns
+    try:
+        return reader(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(
+            f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}"
+        ) from None
 
 
 def _from_row(kind: type[Any], row: Row) -> Any:  # noqa: ANN401 - Photo or Pair, by `kind`

@@ -9,6 +9,9 @@ from cd_pipeline.data.images import Image, read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.preprocessing import resize_mask, resize_photo
 
+CACHE_BYTES = 1 << 30
+"""Memory for decoded pairs or photos; about 2,000 pairs at 256x256. What is beyond it is decoded each time."""
+
 
 class PairArrays(NamedTuple):
     """before, after: HWC uint8 RGB; mask: HW uint8, 0 or 255; valid: HW uint8, 255 = counts (None: all does)."""

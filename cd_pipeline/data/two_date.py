@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from cd_pipeline.data.images import PHOTO_SUFFIXES, read_mask, read_photo
 from cd_pipeline.data.pairs import PairArrays
 
 PARTS = ("A", "B", "label")
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
+"""Not for labels: compression leaves values above 0 around every edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class PairFiles:
         Raises:
             FileNotFoundError, ValueError: naming the file.
         """
-        before, after, label = read_photo(self.before), read_photo(self.after), read_mask(self.label)
+        before, after = read_photo(self.before), read_photo(self.after)
+        label = read_mask(self.label, remedy="put a readable PNG there")
         if not before.shape[:2] == after.shape[:2] == label.shape:
             found = ", ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (before, after, label))
             raise ValueError(f"{self.before}: A, B and label must be of one size, found {found}")
@@ -49,9 +53,10 @@ def scan_pair_folder(folder: Path) -> PairFolder:
         FileNotFoundError: one of the three is missing.
         ValueError: there is no pair.
     """
-    found = {part: _by_stem(folder / part) for part in PARTS}
+    problems: list[str] = []
+    found = {part: _by_stem(folder / part, problems) for part in PARTS}
     names = sorted(set().union(*found.values()))
-    pairs, problems = [], []
+    pairs = []
     for name in names:
         problem = _problem(name, found)
         if problem:
@@ -64,12 +69,20 @@ def scan_pair_folder(folder: Path) -> PairFolder:
     return PairFolder(pairs, problems)
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
+def _by_stem(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; real pairs lie in A/, B/ and label/")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            continue
+        if suffix not in PHOTO_SUFFIXES:
+            if (guess_type(path)[0] or "").startswith("image/"):
+                problems.append(f"{path}: not read; expected one of {', '.join(sorted(PHOTO_SUFFIXES))}")
+        elif folder.name == "label" and suffix in LOSSY_SUFFIXES:
+            problems.append(f"{path}: a label must not be compressed with loss; save it as PNG")
+        else:
             found.setdefault(path.stem, []).append(path)
     return found
 

@@ -1,4 +1,4 @@
-"""Test predictions: a PNG a pair at the photo's own size, and the scores of each."""
+"""Test predictions: a PNG a pair at its own size, and the scores of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +35,10 @@ from cd_pipeline.synthesis.photo_store import PhotoStore
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """One test pair: pixel counts at the input size and at the photo's own size."""
+    """One test pair: pixel counts at the input size and at its own size.
+
+    The own size is the photo's for published pairs; realistic ones are rendered at the input size.
+    """
 
     pair_id: str
     class_name: str
@@ -117,7 +120,7 @@ def write_predictions(
     *,
     on_pair: Callable[[Pair, PairArrays, Image], None] = lambda row, pair, prediction: None,
 ) -> list[PairScore]:
-    """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the photo's own size) for each.
+    """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
 
     Anything else in the folder is of an earlier run and is deleted first.
 
@@ -140,7 +143,7 @@ def write_predictions(
                 pair_id=pair.pair_id,
                 class_name=pair.class_name,
                 changed=bool(arrays.mask.any()),
-                alarm=has_alarm(prediction),
+                alarm=has_alarm(prediction if sized.valid is None else prediction & sized.valid),
                 confusion=Confusion.of(prediction, sized.mask, sized.valid),
                 own_size=Confusion.of(own, arrays.mask, arrays.valid),
             )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cd_pipeline.data.files import digest
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.differencing import DifferencingOracle
@@ -21,6 +22,7 @@ from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 ORACLE_LIMIT = 0.50
 """Realistic pairs on which plain differencing does better are too easy (measuring protocol)."""
 
+VERSION_DIGITS = 12
 FINE_THRESHOLDS = linear_thresholds(0.01, 0.99, 99)
 
 
@@ -30,7 +32,7 @@ class SetScores:
 
     precision, recall, f1 and iou are pooled over pixels at the given threshold; `best_f1` is that of the
     threshold that is best on this set (the gap is the calibration error); `oracle_f1` is plain
-    differencing at its best on this set.
+    differencing at its best on this set; `version` is a hash of the set's pixels.
     """
 
     pairs: int
@@ -41,6 +43,7 @@ class SetScores:
     best_f1: float
     mean_image_f1: float
     oracle_f1: float
+    version: str
 
     @property
     def gap(self) -> float:
@@ -50,12 +53,13 @@ class SetScores:
 
 @dataclass(frozen=True, slots=True)
 class AlarmRate:
-    """False alarms on no-change pairs, with the 95 % Wilson interval."""
+    """False alarms on no-change pairs, with the 95 % Wilson interval, and a hash of the pairs' pixels."""
 
     pairs: int
     alarms: int
     low: float
     high: float
+    version: str
 
     @property
     def rate(self) -> float:
@@ -70,8 +74,10 @@ def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -
         ValueError: there is no pair.
     """
     confusions: list[Confusion] = []
+    pixels: list[str] = []
     sweep, oracle = ThresholdSweep(FINE_THRESHOLDS), DifferencingOracle()
     for pair in pairs:
+        pixels.append(digest(*(part.tobytes() for part in pair if part is not None)))
         probability = predict(pair.before, pair.after)
         confusions.append(Confusion.of(probability > threshold, pair.mask, pair.valid))
         sweep.update(probability, pair.mask, pair.valid)
@@ -86,6 +92,7 @@ def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -
         best_f1=float(sweep.f1().max()),
         mean_image_f1=mean_image_f1(confusions),
         oracle_f1=oracle.best().f1,
+        version=digest(*pixels)[:VERSION_DIGITS],
     )
 
 
@@ -95,11 +102,14 @@ def alarm_rate(predict: Predict, pairs: Iterable[tuple[Image, Image]], threshold
     Raises:
         ValueError: there is no pair.
     """
-    alarms = [has_alarm(predict(before, after) > threshold) for before, after in pairs]
+    alarms, pixels = [], []
+    for before, after in pairs:
+        alarms.append(has_alarm(predict(before, after) > threshold))
+        pixels.append(digest(before.tobytes(), after.tobytes()))
     if not alarms:
         raise ValueError("alarm_rate: at least one no-change pair is needed")
     low, high = wilson_interval(sum(alarms), len(alarms))
-    return AlarmRate(len(alarms), sum(alarms), low, high)
+    return AlarmRate(len(alarms), sum(alarms), low, high, digest(*pixels)[:VERSION_DIGITS])
 
 
 def with_nuisance_on_after(pairs: Iterable[tuple[str, PairArrays]]) -> Iterator[PairArrays]:

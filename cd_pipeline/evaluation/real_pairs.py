@@ -88,6 +88,6 @@ def score_real_pairs(predictor: Predictor, sized: list[tuple[str, PairArrays]]) 
     }
 
 
-def sized_pairs(folder: Path, size: int) -> list[tuple[str, PairArrays]]:
-    """Read the usable pairs of a folder at the input size."""
-    return [(name, at_input_size(pair, size)) for name, pair in named_pairs(folder, [])]
+def sized_pairs(folder: Path, size: int, problems: list[str]) -> list[tuple[str, PairArrays]]:
+    """Read the usable pairs of a folder at the input size; `problems` gets a sentence for each other file."""
+    return [(name, at_input_size(pair, size)) for name, pair in named_pairs(folder, problems)]

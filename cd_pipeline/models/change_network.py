@@ -86,7 +86,7 @@ class ChangeNetwork(nn.Module):
         self.encoder.backbone.load_state_dict(source.state_dict())
 
     def load_published_state(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Load a state dict, of this network or of the published one with its 988,849 parameters.
+        """Load a state dict of this network; `TinyChangeUNet` takes the published one, of 988,849 parameters, too.
 
         Returns:
             The keys that were dropped: those of the dead blocks 4 and 5, and no others.

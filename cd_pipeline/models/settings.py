@@ -16,7 +16,8 @@ class ModelSettings(BaseModel):
         "tiny_siamese_unet: each photo encoded alone, then compared",
     )
     start_from: str | None = Field(
-        default=None, description="state dict to go on from: of this network or of the published one"
+        default=None,
+        description="state dict to go on from: of this network; tiny_change_unet takes the published one too",
     )
     pretrained: bool = Field(
         default=True, description="ImageNet weights for the encoder where timm's hub can be reached"

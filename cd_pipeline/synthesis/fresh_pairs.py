@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from cd_pipeline.data.datasets import CACHE_BYTES, Key, to_sample
+from cd_pipeline.data.datasets import Key, to_sample
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import Roots, at_input_size
+from cd_pipeline.data.pairs import CACHE_BYTES, Roots, at_input_size
 from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, render_plan
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.settings import SynthesisSettings

@@ -5,15 +5,14 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from cd_pipeline.data.datasets import CACHE_BYTES
 from cd_pipeline.data.images import Image, read_photo
-from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.pairs import CACHE_BYTES, Roots
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.realistic_plan import Patch
 from cd_pipeline.synthesis.regions import object_outline
 
 WORKING_SIDE = 2
-"""Photos are first reduced to this many times the rendered side: a view shows at least half of one."""
+"""Photos are first reduced to this many times the rendered side: a view of half a photo loses nothing."""
 
 
 class PhotoStore:

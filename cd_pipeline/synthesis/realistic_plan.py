@@ -19,7 +19,8 @@ BOX_REACH = 0.15
 """Largest shift and change of size of a region on a labelled box, as a share of the box."""
 INSIDE = 0.999
 MAX_FEATHER = 0.006
-"""Deepest soft edge, as a share of the view: 2 px at 256, as soft as the edges of things in a photo."""
+"""Deepest soft edge, as a share of the view. At 256 an edge is then hard or 1 px deep, seldom 2: as in a photo
+of that size."""
 
 
 class Area(NamedTuple):

@@ -129,7 +129,9 @@ class RealisticSynthesis(BaseModel):
         default_factory=SHAPE_WEIGHTS.copy, description="cutout: GrabCut of a labelled box"
     )
     side_shares: tuple[float, float] = Field(
-        default=(0.02, 0.55), description="smallest and largest side of a change, drawn log-uniformly"
+        default=(0.02, 0.55),
+        description="smallest and largest side of a change, drawn log-uniformly; "
+        "one on a labelled box is about as large as the box",
     )
     box_share: float = Field(default=0.5, ge=0, le=1, description="changes placed on a labelled box")
     view_shares: tuple[float, float] = Field(

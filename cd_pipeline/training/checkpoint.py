@@ -42,9 +42,19 @@ class Checkpoint:
         return weights_digest(self.weights)
 
     def model(self) -> ChangeNetwork:
-        """Build the network with these weights, in evaluation mode on the CPU."""
+        """Build the network with these weights, in evaluation mode on the CPU.
+
+        Raises:
+            CheckpointError: the weights are of another version of the network.
+        """
         model = build_model(ModelSettings(**self.recipe["model"]))
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"model.pt: weights of another {reason}; materialize checkpoint again"
+            ) from None
         return model.eval()
 
 

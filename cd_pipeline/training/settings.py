@@ -94,8 +94,8 @@ class TrainingSettings(BaseModel):
             return values
         preset = PRESETS.get(str(values.get("preset", "published")), {})
         nested = {
-            name: {**value, **values.get(name, {})}
+            name: {**value, **values[name]}
             for name, value in preset.items()
-            if isinstance(value, dict)
+            if isinstance(value, dict) and isinstance(values.get(name), dict)
         }
         return {**preset, **values, **nested}

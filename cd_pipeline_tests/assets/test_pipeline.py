@@ -14,6 +14,7 @@ from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import read_pairs, read_photos
 from cd_pipeline.export.coreml import read_package_metadata
+from cd_pipeline.recipe import Recipe
 from cd_pipeline.training.checkpoint import load_checkpoint
 from cd_pipeline_tests.assets.tiny import checks, draw_photos, metadata, run, tiny_recipe, versions
 from cd_pipeline_tests.tiny_pairs import draw_pair
@@ -65,20 +66,18 @@ def realistic(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
         for part, image in zip(("A", "B", "label"), pair[:3], strict=True):
             write_png(real / part / f"office_{number}.png", image)
     (real / "B" / "office_2.png").write_bytes(b"no picture")
-    recipe = tiny_recipe(
-        whole.photos,
-        synthesis={
-            "preset": "realistic",
-            "epoch_pairs": 40,
-            "frozen_pairs": 12,
-            "held_out_kinds": ["recolour"],
-        },
+    return Run(whole.photos, workspace / "rooms", run(realistic_recipe(whole.photos, real), workspace))
+
+
+def realistic_recipe(photos: Path, real: Path | None = None, **synthesis: object) -> Recipe:
+    return tiny_recipe(
+        photos,
+        synthesis={"preset": "realistic", "epoch_pairs": 40, "frozen_pairs": 12, **synthesis},
         model={"name": "tiny_siamese_unet", "pretrained": False},
         training={"preset": "rooms", "epochs": 4, "batch_size": 4},
         threshold={"high": 0.98, "steps": 97, "realistic_pairs": 20},
-        real_pairs={"folder": str(real)},
+        real_pairs={"folder": real and str(real)},
     )
-    return Run(whole.photos, workspace / "rooms", run(recipe, workspace))
 
 
 def test_the_realistic_recipe_makes_every_asset_and_passes_every_check(realistic: Run) -> None:
@@ -100,15 +99,28 @@ def test_realistic_pairs_on_disk_have_their_own_before_and_what_counts(realistic
         assert valid.is_file() == (pair.valid is not None)
 
 
-def test_recall_is_told_by_kind_and_size_with_the_kinds_held_out(realistic: Run) -> None:
+def kinds_of(manifest: Path, split: str) -> set[str]:
+    return {change["kind"] for p in read_pairs(manifest, split) for change in p.realistic_plan["changes"]}
+
+
+def test_recall_is_told_by_kind_and_size(realistic: Run) -> None:
     metrics = json.loads((realistic.folder / "test_predictions" / "metrics.json").read_text())
-    assert metrics["held_out_kinds"] == ["recolour"]
     assert all(0 <= row["recall"] <= 1 for row in metrics["recall_by_kind"] + metrics["recall_by_size"])
     manifest = realistic.folder / "pair_manifest" / "pairs.parquet"
-    planned = {change["kind"] for p in read_pairs(manifest, "test") for change in p.realistic_plan["changes"]}
-    assert {row["kind"] for row in metrics["recall_by_kind"]} <= planned
-    val = {change["kind"] for p in read_pairs(manifest, "val") for change in p.realistic_plan["changes"]}
-    assert "recolour" not in val
+    assert {row["kind"] for row in metrics["recall_by_kind"]} <= kinds_of(manifest, "test")
+    assert metadata(realistic.result, "threshold")["pairs"] == "realistic"
+
+
+def test_nothing_sees_a_held_out_kind_before_the_test(realistic: Run, tmp_path: Path) -> None:
+    recipe = realistic_recipe(realistic.photos, held_out_kinds=["recolour"], frozen_pairs=40)
+    recipe.training.epochs = 1
+    result = run(recipe, tmp_path, select=[*ASSETS[:-1]], raise_on_error=False)
+    metrics = json.loads((tmp_path / "rooms" / "test_predictions" / "metrics.json").read_text())
+    assert metrics["held_out_kinds"] == ["recolour"]
+    assert "recolour" in {row["kind"] for row in metrics["recall_by_kind"]}
+    assert "recolour" not in kinds_of(tmp_path / "rooms" / "pair_manifest" / "pairs.parquet", "val")
+    # the protocol's pairs hold recoloured things too: they do not choose the threshold
+    assert metadata(result, "threshold")["pairs"] == "own"
 
 
 def test_real_pairs_are_scored_apart_and_a_bad_one_is_named(realistic: Run) -> None:
@@ -304,6 +316,13 @@ def test_a_new_split_makes_everything_after_it_stale(whole: Run, tmp_path: Path)
     ):
         message = failure(run(recipe, tmp_path, select=[asset], raise_on_error=False), asset)
         assert message.startswith(f"{tmp_path / 'rooms' / stale} was made for another pair_manifest: run ")
+
+
+def test_a_manifest_planned_with_other_settings_is_not_used(realistic: Run) -> None:
+    recipe = realistic_recipe(realistic.photos, max_changes=2)
+    for asset in ("change_masks", "checkpoint", "mlpackage"):
+        result = run(recipe, realistic.folder.parent, select=[asset], raise_on_error=False)
+        assert "pair_manifest was made for another recipe (synthesis or input): run" in failure(result, asset)
 
 
 def test_a_threshold_or_metrics_of_another_checkpoint_are_not_used(whole: Run, tmp_path: Path) -> None:

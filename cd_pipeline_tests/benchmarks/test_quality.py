@@ -14,7 +14,18 @@ from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint
 from cd_pipeline_tests.benchmarks import quality
 
 SETS = ("published test", "realistic test", "office", "office + nuisance")
-FIGURES = {"precision", "recall", "f1", "iou", "best_f1", "gap", "mean_image_f1", "oracle_f1", "pairs"}
+FIGURES = {
+    "precision",
+    "recall",
+    "f1",
+    "iou",
+    "best_f1",
+    "gap",
+    "mean_image_f1",
+    "oracle_f1",
+    "pairs",
+    "version",
+}
 
 
 @pytest.mark.slow
@@ -42,6 +53,8 @@ def test_it_prints_every_row_for_a_checkpoint_and_for_a_published_state_dict(
         assert [rows[name]["pairs"] for name in SETS] == [35, 40, 21, 21]
     first, second = (rows["realistic test"]["oracle_f1"] for rows in report["checkpoints"].values())
     assert first == second  # the set does not depend on the network
+    for name in (*SETS, "no change + nuisance"):
+        assert len({rows[name]["version"] for rows in report["checkpoints"].values()}) == 1
     printed = capsys.readouterr().out
     assert set(report["summary"]["office f1"]) and all(name in printed for name in SETS)
     sheet = cv2.imread(str(tmp_path / "gallery.jpg"))

@@ -13,6 +13,7 @@ from cd_pipeline.data.manifest import (
     PHOTOS,
     ManifestError,
     Pair,
+    plan_version_of,
     read_pairs,
     read_photos,
     read_rows,
@@ -259,3 +260,15 @@ def test_columns_of_another_type_are_an_error(tmp_path: Path) -> None:
     write_rows(path, [], changed)
     with pytest.raises(ManifestError, match="columns of another version"):
         read_photos(path)
+
+
+def test_a_manifest_says_which_settings_it_was_planned_with(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_pairs(path, [], "abc")
+    assert plan_version_of(path) == "abc"
+    assert read_pairs(path) == []
+    write_pairs(path, [])
+    assert plan_version_of(path) == ""
+    path.write_bytes(b"no parquet")
+    with pytest.raises(ManifestError, match="not a readable Parquet file"):
+        plan_version_of(path)

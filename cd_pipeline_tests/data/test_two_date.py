@@ -59,6 +59,27 @@ def test_two_files_of_one_name_are_ambiguous(folder: Path) -> None:
     assert found.problems == ["a: more than one file in A"]
 
 
+def test_a_picture_of_a_format_that_is_not_read_is_named(folder: Path) -> None:
+    (folder / "B" / "c.tif").write_bytes(b"x")
+    (problem,) = scan_pair_folder(folder).problems
+    assert problem.startswith(f"{folder / 'B' / 'c.tif'}: not read; expected one of .bmp, .jpeg, .jpg, .png")
+
+
+def test_a_label_compressed_with_loss_is_not_taken_for_truth(folder: Path) -> None:
+    (folder / "label" / "b.png").rename(folder / "label" / "b.jpg")
+    found = scan_pair_folder(folder)
+    assert [pair.name for pair in found.pairs] == ["a"]
+    lossy, unpaired = found.problems
+    assert lossy == f"{folder / 'label' / 'b.jpg'}: a label must not be compressed with loss; save it as PNG"
+    assert unpaired == "b: not in label"
+
+
+def test_a_label_that_cannot_be_read_is_named_with_what_to_do(folder: Path) -> None:
+    (folder / "label" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"label/a\.png: not a readable image; put a readable PNG there"):
+        scan_pair_folder(folder).pairs[0].read()
+
+
 def test_other_files_are_not_looked_at(folder: Path) -> None:
     (folder / "A" / "readme.txt").write_text("x")
     (folder / "label" / ".hidden.png").write_bytes(b"x")

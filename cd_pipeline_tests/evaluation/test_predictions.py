@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image as Pillow
 from scipy.ndimage import uniform_filter
 from sklearn.metrics import confusion_matrix
 
+from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.evaluation.metrics import Confusion
@@ -150,6 +152,19 @@ def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_pat
     np.testing.assert_array_equal(arrays.after, pair.after)
     np.testing.assert_array_equal(arrays.mask, pair.mask)
     np.testing.assert_array_equal(mask > 0, small_probability(pair) > 0.3)
+
+
+def test_what_is_marked_where_nothing_counts_is_no_alarm(tmp_path: Path) -> None:
+    before = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    after = before.copy()
+    after[:8] = 200
+    valid = np.full((SIZE, SIZE), 255, np.uint8)
+    valid[:8] = 0
+    write_png(tmp_path / "valid" / "p0.png", valid)
+    (row,), roots = write_pairs_to(tmp_path, [PairArrays(before, after, np.zeros_like(valid))])
+    for counting, alarm in ((row, True), (replace(row, valid="workspace:valid/p0.png"), False)):
+        (score,) = write_predictions(PREDICTOR, [counting], roots, tmp_path / "out")
+        assert score.alarm is alarm
 
 
 @pytest.mark.parametrize(("width", "alarm"), [(20, False), (21, True)])  # 0.5 % of 4,096 pixels are 20.48

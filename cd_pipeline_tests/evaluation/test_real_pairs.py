@@ -84,7 +84,7 @@ def test_the_version_is_that_of_the_predicted_masks(folder: Path, tmp_path: Path
 
 
 def test_pairs_come_at_the_input_size(folder: Path, pairs: dict[str, PairArrays]) -> None:
-    sized = dict(sized_pairs(folder, SIZE))
+    sized = dict(sized_pairs(folder, SIZE, []))
     assert list(sized) == list(pairs)
     for name, pair in pairs.items():
         for ours, drawn in zip(sized[name][:3], pair[:3], strict=True):

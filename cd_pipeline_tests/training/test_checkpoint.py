@@ -1,5 +1,6 @@
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_the_model_of_a_checkpoint_answers_as_the_one_that_was_saved(
     assert not loaded.training
     with torch.no_grad():
         assert torch.equal(loaded(*photos), original(*photos))
+
+
+def test_weights_of_another_network_are_an_error_of_one_line(checkpoint: Checkpoint) -> None:
+    other = replace(checkpoint, recipe={**checkpoint.recipe, "model": {"name": "tiny_siamese_unet"}})
+    with pytest.raises(CheckpointError, match=r"weights of another .*materialize checkpoint again") as caught:
+        other.model()
+    assert "\n" not in str(caught.value)
 
 
 def test_channels_last_weights_are_the_same_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
