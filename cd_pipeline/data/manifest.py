@@ -238,7 +238,7 @@ def plan_version_of(path: Path) -> str:
     Raises:
         ManifestError: not a Parquet file.
     """
-    metadata = _read(path, pq.read_schema).metadata or {}
+    metadata: dict[bytes, bytes] = _read(path, pq.read_schema).metadata or {}
     return metadata.get(PLAN_VERSION.encode(), b"").decode()
 
 
