@@ -74,7 +74,7 @@ def realistic_recipe(photos: Path, real: Path | None = None, **synthesis: object
         photos,
         synthesis={"preset": "realistic", "epoch_pairs": 40, "frozen_pairs": 12, **synthesis},
         model={"name": "tiny_siamese_unet", "pretrained": False},
-        training={"preset": "rooms", "epochs": 4, "batch_size": 4},
+        training={"preset": "rooms", "epochs": 3, "batch_size": 4},
         threshold={"high": 0.98, "steps": 97, "realistic_pairs": 20},
         real_pairs={"folder": real and str(real)},
     )
@@ -114,7 +114,7 @@ def test_recall_is_told_by_kind_and_size(realistic: Run) -> None:
 def test_nothing_sees_a_held_out_kind_before_the_test(realistic: Run, tmp_path: Path) -> None:
     recipe = realistic_recipe(realistic.photos, held_out_kinds=["recolour"], frozen_pairs=40)
     recipe.training.epochs = 1
-    result = run(recipe, tmp_path, select=[*ASSETS[:-1]], raise_on_error=False)
+    result = run(recipe, tmp_path, select=ASSETS[:-1], raise_on_error=False, workers=0)
     metrics = json.loads((tmp_path / "rooms" / "test_predictions" / "metrics.json").read_text())
     assert metrics["held_out_kinds"] == ["recolour"]
     assert "recolour" in {row["kind"] for row in metrics["recall_by_kind"]}
@@ -291,7 +291,7 @@ def test_fresh_pairs_train_without_frozen_training_pictures(whole: Run, tmp_path
         whole.photos, synthesis={"train_pairs": "fresh"}, training={"epochs": 2, "sweep": {"high": 0.9}}
     )
     select = ["raw_photos", "split", "pair_manifest", "change_masks", "checkpoint"]
-    result = run(recipe, tmp_path, select=select, raise_on_error=False)
+    result = run(recipe, tmp_path, select=select, raise_on_error=False, workers=0)
     assert {path.name for path in (tmp_path / "rooms" / "change_masks").glob("*/")} == {"val", "test"}
     assert metadata(result, "pair_manifest")["drawn_each_epoch"] == 19
     assert (tmp_path / "rooms" / "checkpoint" / "model.pt").is_file()

@@ -37,7 +37,12 @@ def draw_photos(root: Path) -> Path:
 
 
 def run(
-    recipe: Recipe, workspace: Path, *, select: Sequence[str] | None = None, raise_on_error: bool = True
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    select: Sequence[str] | None = None,
+    raise_on_error: bool = True,
+    workers: int | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run the recipe's assets, or those selected, with their checks, through Dagster in this process."""
     definitions = build_pipeline(recipe)
@@ -48,7 +53,7 @@ def run(
     return dg.materialize(
         [*assets, *checks],  # type: ignore[list-item]
         selection=selection,
-        resources={"workspace": Workspace(root=str(workspace)), "compute": Compute(device="cpu")},
+        resources={"workspace": Workspace(root=str(workspace)), "compute": Compute(device="cpu", workers=workers)},
         raise_on_error=raise_on_error,
     )
 
