@@ -53,7 +53,10 @@ def run(
     return dg.materialize(
         [*assets, *checks],  # type: ignore[list-item]
         selection=selection,
-        resources={"workspace": Workspace(root=str(workspace)), "compute": Compute(device="cpu", workers=workers)},
+        resources={
+            "workspace": Workspace(root=str(workspace)),
+            "compute": Compute(device="cpu", workers=workers),
+        },
         raise_on_error=raise_on_error,
     )
 
