@@ -210,6 +210,7 @@ def test_pictures_in_the_metadata_are_small_enough_for_the_event_log(whole: Run)
         assert len(text) < EVENT_LOG_LIMIT
 
 
+@pytest.mark.slow
 def test_the_same_photos_copied_in_another_order_give_the_same_versions(whole: Run, tmp_path: Path) -> None:
     copies = tmp_path / "photos"
     for path in sorted(whole.photos.rglob("*"), reverse=True):

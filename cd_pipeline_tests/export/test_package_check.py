@@ -22,7 +22,7 @@ SCALE = 1 / 255
 ImagePair = tuple[np.ndarray, np.ndarray]
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 class UpBlock(nn.Module):
