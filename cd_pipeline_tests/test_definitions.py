@@ -82,6 +82,7 @@ def test_loading_the_definitions_imports_no_heavy_package() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_library_below_the_assets_imports_no_dagster() -> None:
     code = (
         "import sys, pkgutil, importlib, cd_pipeline\n"
