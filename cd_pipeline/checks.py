@@ -16,10 +16,10 @@ POSITIVE_SHARE = (0.005, 0.60)
 
 def build_checks(recipe: Recipe) -> Sequence[dg.AssetChecksDefinition]:
     """Build all checks of a recipe."""
+    rendered = [mask_values_check(recipe), truth_check(recipe)]
     return [
         split_check(recipe),
-        mask_values_check(recipe),
-        truth_check(recipe),
+        *(rendered if recipe.source.layout == "labelled_photos" else []),
         positive_share_check(recipe),
         finite_loss_check(recipe),
         floor_check(recipe),
@@ -29,14 +29,20 @@ def build_checks(recipe: Recipe) -> Sequence[dg.AssetChecksDefinition]:
 
 def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """No picture may be in two splits."""
+    two_date = recipe.source.layout == "two_date"
+    asset = recipe.raw_asset if two_date else "split"
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("split")), blocking=True)
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(asset)), blocking=True)
     def no_picture_in_two_splits(workspace: Workspace) -> dg.AssetCheckResult:
-        """The same decoded picture, under whatever name, is in one split only."""
-        from cd_pipeline.data.manifest import read_photos
+        """The same picture, under whatever name, is in one split only."""
+        from cd_pipeline.data.manifest import read_photos, read_two_date
         from cd_pipeline.data.split import leaks
+        from cd_pipeline.data.two_date import leaking_pictures
 
-        found = leaks(read_photos(workspace.require(recipe, "split", "split.parquet")))
+        if two_date:
+            found = leaking_pictures(read_two_date(workspace.require(recipe, asset, "pairs.parquet")))
+        else:
+            found = leaks(read_photos(workspace.require(recipe, asset, "split.parquet")))
         return dg.AssetCheckResult(
             passed=not found,
             description=f"{len(found)} pictures are in two splits"
@@ -115,7 +121,7 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The share of changed pixels is plausible."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(recipe.pair_assets[-1])), blocking=True)
     def positive_share_is_plausible(workspace: Workspace) -> dg.AssetCheckResult:
         """Between 0.5 % and 60 % of each split's pixels are changed.
 

@@ -9,6 +9,7 @@ from cd_pipeline.assets.change_masks import change_masks_asset
 from cd_pipeline.assets.checkpoint import checkpoint_asset
 from cd_pipeline.assets.mlpackage import mlpackage_asset
 from cd_pipeline.assets.pair_manifest import pair_manifest_asset
+from cd_pipeline.assets.raw_pairs import raw_pairs_asset
 from cd_pipeline.assets.raw_photos import raw_photos_asset
 from cd_pipeline.assets.real_pairs import real_pairs_asset
 from cd_pipeline.assets.split import split_asset
@@ -17,17 +18,24 @@ from cd_pipeline.assets.threshold import threshold_asset
 from cd_pipeline.checks import build_checks
 from cd_pipeline.recipe import Recipe, RecipeSettings
 
-PHOTO_STAGES = (
-    raw_photos_asset,
-    split_asset,
-    pair_manifest_asset,
-    change_masks_asset,
+MODEL_STAGES = (
     checkpoint_asset,
     threshold_asset,
     test_predictions_asset,
     mlpackage_asset,
-    real_pairs_asset,
 )
+STAGES = {
+    "labelled_photos": (
+        raw_photos_asset,
+        split_asset,
+        pair_manifest_asset,
+        change_masks_asset,
+        *MODEL_STAGES,
+        real_pairs_asset,
+    ),
+    "two_date": (raw_pairs_asset, pair_manifest_asset, *MODEL_STAGES),
+}
+"""What is made of a data set, by its layout."""
 
 
 class Pipeline(dg.Component):
@@ -55,5 +63,6 @@ class Pipeline(dg.Component):
 def build_pipeline(recipe: Recipe) -> dg.Definitions:
     """Build the assets and checks of a recipe; resources are the caller's."""
     return dg.Definitions(
-        assets=[build(recipe) for build in PHOTO_STAGES], asset_checks=list(build_checks(recipe))
+        assets=[build(recipe) for build in STAGES[recipe.source.layout]],
+        asset_checks=list(build_checks(recipe)),
     )

@@ -1,17 +1,22 @@
 """A recipe: every setting of one data set's pipeline, validated. No dagster here."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cd_pipeline.data.files import digest
-from cd_pipeline.data.settings import InputSettings, SplitSettings
+from cd_pipeline.data.settings import AugmentationSettings, InputSettings, SplitSettings
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 from cd_pipeline.training.settings import SweepSettings, TrainingSettings
 
 DEFAULT_RECIPE = "rooms"
 """The recipe whose asset keys carry no prefix."""
+OTHER_LAYOUT = {
+    "labelled_photos": ("augmentation",),
+    "two_date": ("split", "synthesis", "real_pairs"),
+}
+"""What a layout has no use for."""
 
 
 class SourceSettings(BaseModel):
@@ -19,9 +24,11 @@ class SourceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    layout: Literal["labelled_photos"] = Field(
+    layout: Literal["labelled_photos", "two_date"] = Field(
         default="labelled_photos",
-        description="images/<class>/ beside labels/<class>/ in YOLO form, once or in trainval/ and test/",
+        description="labelled_photos: images/<class>/ beside labels/<class>/ in YOLO form, once or in trainval/ "
+        "and test/, from which pairs are made; two_date: {train,val,test}/{A,B,label}/, or {A,B,label}/ "
+        "with list/{train,val,test}.txt",
     )
     folder: str | None = Field(
         default=None,
@@ -58,6 +65,9 @@ class ThresholdSettings(SweepSettings):
         description="the highest threshold whose F1 is at most this far from the best is taken: it raises the "
         "fewest false alarms. About one standard error of F1 on 300 pairs of 33 photos, as in the rule of "
         "Breiman et al. 1984; published: 0",
+    )
+    fixed: float | None = Field(
+        default=None, gt=0, lt=1, description="this threshold, whatever is best on val; none: it is chosen"
     )
     smooth: bool = Field(
         default=False,
@@ -98,6 +108,22 @@ class RecipeSettings(BaseModel):
     threshold: ThresholdSettings = Field(default_factory=ThresholdSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
+    augmentation: AugmentationSettings | None = Field(
+        default=None, description="of training pairs in a two-date folder; none: they are as they are"
+    )
+
+    @model_validator(mode="after")
+    def _parts_of_the_layout(self) -> Self:
+        layout = self.source.layout
+        for name in OTHER_LAYOUT[layout]:
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(f"{name}: no part of a recipe with source.layout {layout}; leave it out")
+        if layout == "two_date" and self.threshold.pairs != "own":
+            raise ValueError("threshold.pairs: realistic pairs are drawn from labelled photos; set it to own")
+        if layout == "labelled_photos" and self.input.fit != "resize":
+            raise ValueError("input.fit: tile is for source.layout two_date; leave it out")
+        return self
 
 
 class Recipe(RecipeSettings):
@@ -123,8 +149,20 @@ class Recipe(RecipeSettings):
     @property
     def plan_version(self) -> str:
         """Hash of the settings that pairs are planned with; published pairs have the photo's size."""
+        if self.source.layout == "two_date":
+            return digest(self.source.layout, self.input.fit, self.input.size)
         size = self.input.size if isinstance(self.synthesis, RealisticSynthesis) else None
         return digest(self.synthesis.model_dump_json(), size)
+
+    @property
+    def raw_asset(self) -> str:
+        """The first asset: it observes the raw folder."""
+        return "raw_pairs" if self.source.layout == "two_date" else "raw_photos"
+
+    @property
+    def pair_assets(self) -> list[str]:
+        """The assets that pairs are read from."""
+        return ["pair_manifest"] if self.source.layout == "two_date" else ["pair_manifest", "change_masks"]
 
     def asset_key(self, asset: str) -> list[str]:
         """Return the key of one of the recipe's assets."""

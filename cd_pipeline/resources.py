@@ -44,7 +44,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return where the references of the recipe's manifest lead."""
         from cd_pipeline.data.pairs import Roots
 
-        source = self.configured_source(recipe) or self.folder(recipe, "raw_photos")
+        source = self.configured_source(recipe) or self.folder(recipe, recipe.raw_asset)
         return Roots(source, self.recipe_folder(recipe))
 
     def require(self, recipe: Recipe, asset: str, file: str) -> Path:
@@ -73,6 +73,10 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     channels_last: bool = Field(default=True, description="memory format of networks and batches")
     deterministic: bool = Field(default=True, description="the same weights on every run")
 
+    processes: int | None = Field(
+        default=None, description="that train together (torchrun); none: one a GPU, or one"
+    )
+
     def runtime(self) -> "Runtime":
         """Resolve the settings on this machine."""
         from cd_pipeline.models.runtime import resolve_runtime
@@ -84,6 +88,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
             workers=self.workers,
             channels_last=self.channels_last,
             deterministic=self.deterministic,
+            processes=self.processes,
         )
 
     @property

@@ -23,8 +23,8 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         """The frozen pairs as lossless pictures: photos, mask and what counts, from photo and plan alone."""
         from cd_pipeline.data.files import file_digest, write_text
         from cd_pipeline.data.manifest import read_pairs
-        from cd_pipeline.data.pairs import at_input_size, load_pair
-        from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row, spread
+        from cd_pipeline.data.pairs import at_input_size, load_pair, spread
+        from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.masks import mask_shares
         from cd_pipeline.synthesis.pairs import render_pairs
 

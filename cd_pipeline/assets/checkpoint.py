@@ -5,6 +5,7 @@ from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import BaseModel
 
 from cd_pipeline.assets.inputs import manifest_path, rendered_pairs
 from cd_pipeline.assets.stage import GPU_POOL, on_terminal, stage
@@ -20,9 +21,11 @@ VERSIONED_PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
 
 def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `checkpoint` of a recipe."""
-    used = [recipe.synthesis, recipe.input, recipe.model, recipe.training]
+    used: list[BaseModel] = [recipe.synthesis, recipe.input, recipe.model, recipe.training]
+    if recipe.augmentation is not None:
+        used.append(recipe.augmentation)
 
-    @stage(recipe, after=["pair_manifest", "change_masks"], kinds=["pytorch"], settings=used, pool=GPU_POOL)
+    @stage(recipe, after=recipe.pair_assets, kinds=["pytorch"], settings=used, pool=GPU_POOL)
     def checkpoint(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -32,31 +35,37 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.files import file_digest, write_bytes
         from cd_pipeline.data.frames import write_frame
         from cd_pipeline.evaluation.figures import training_curves
-        from cd_pipeline.models.build import start_model
+        from cd_pipeline.models.build import build_model
         from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint
-        from cd_pipeline.training.loop import train
-        from cd_pipeline.training.pair_sets import training_sets
+        from cd_pipeline.training.job import TrainingJob, run_job
 
         manifest = manifest_path(workspace, recipe)
         data_version = file_digest(manifest)
         rendered_pairs(workspace, recipe)
         roots, log, runtime = workspace.roots(recipe), context.log, compute.runtime()
-        train_set, val_set = training_sets(manifest, roots, recipe.input.size, recipe.synthesis)
         training = recipe.training
         if training.sample_epochs and workspace.configured_source(recipe) is None:
-            log.info(f"sample rooms: {training.sample_epochs} epochs, {training.epochs} with your own photos")
+            log.info(f"sample data: {training.sample_epochs} epochs, {training.epochs} with your own")
             training = training.model_copy(update={"epochs": training.sample_epochs})
-        model, pretrained = start_model(recipe.model, seed=training.seed, logger=log)
-        log.info(f"training on {len(train_set)} pairs, validating on {len(val_set)}: {runtime.description}")
-        result = train(
-            model,
-            train_set,
-            val_set,
-            training,
-            runtime,
+        job = TrainingJob(
+            manifest=manifest,
+            source=roots.source,
+            workspace=roots.workspace,
+            size=recipe.input.size,
+            synthesis=recipe.synthesis,
+            augmentation=recipe.augmentation,
+            model=recipe.model,
+            training=training,
+            runtime=runtime,
+        )
+        log.info(f"training {recipe.model.name}: {runtime.description}")
+        done = run_job(
+            job,
+            log,
             on_epoch=lambda record: log.info(progress_line(record, training.epochs)),
             show_progress=on_terminal(),
         )
+        result = done.training
         log.info(f"{result.stop_reason}; best epoch {result.best.epoch}, val F1 {result.best.val_f1:.3f}")
         history = [asdict(record) for record in result.history]
         versions = {name: package_version(name) for name in VERSIONED_PACKAGES}
@@ -65,7 +74,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
             recipe=recipe.plain(),
             history=history,
             versions=versions,
-            pretrained=pretrained,
+            pretrained=done.pretrained,
             data_version=data_version,
             best_epoch=result.best.epoch,
         )
@@ -78,8 +87,10 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(saved.version),
             metadata={
                 **training_figures(result),
-                "pretrained": pretrained,
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "pretrained": done.pretrained,
+                "train_pairs": done.train_pairs,
+                "val_pairs": done.val_pairs,
+                "parameters": sum(p.numel() for p in build_model(recipe.model).parameters()),
                 "device": runtime.description,
                 "curves": picture(curves),
                 "history": table(history),

@@ -40,7 +40,7 @@ def manifest_path(workspace: Workspace, recipe: Recipe) -> Path:
 
 
 def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["Pair"]:
-    """Read the pairs of a split (None: of all) whose pictures are on disk.
+    """Read the pairs of a split (None: of all) whose pictures are on disk: rendered, or the user's own.
 
     Raises:
         FileNotFoundError: manifest or pictures are missing.
@@ -50,10 +50,12 @@ def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = Non
     from cd_pipeline.data.manifest import read_pairs
 
     manifest = manifest_path(workspace, recipe)
-    stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
-    if stamp.read_text() != file_digest(manifest):
-        raise _stale(workspace, recipe, "change_masks", "another pair_manifest")
-    return [pair for pair in read_pairs(manifest, split) if pair.after is not None]
+    pairs = [pair for pair in read_pairs(manifest, split) if pair.after is not None]
+    if any(str(pair.mask).startswith("workspace:") for pair in pairs):
+        stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
+        if stamp.read_text() != file_digest(manifest):
+            raise _stale(workspace, recipe, "change_masks", "another pair_manifest")
+    return pairs
 
 
 def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
@@ -118,6 +120,7 @@ def predictor_of(
         threshold=chosen.threshold,
         runtime=runtime,
         smooth=recipe.threshold.smooth,
+        overlap=int(recipe.input.overlap * recipe.input.size),
     )
 
 

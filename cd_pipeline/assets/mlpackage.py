@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cd_pipeline.export.package_check import PackageAgreement
     from cd_pipeline.training.checkpoint import Checkpoint
 
+CHECKED_PAIRS = 320
+"""Pairs, or tiles of large ones, that the package is compared with the checkpoint on."""
 PACKAGE = "change_detector.mlpackage"
 TOLD_METRICS = ("pairs", "precision", "recall", "f1", "iou", "mean_image_f1", "differencing_oracle_f1")
 DESCRIPTION = "Marks what changed between two photos of the same place."
@@ -23,7 +25,7 @@ DESCRIPTION = "Marks what changed between two photos of the same place."
 
 def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `mlpackage` of a recipe."""
-    after = ["checkpoint", "threshold", "test_predictions", "change_masks", "pair_manifest"]
+    after = ["checkpoint", "threshold", "test_predictions", *recipe.pair_assets]
 
     @stage(recipe, after=after, kinds=["coreml"], settings=[recipe.input, recipe.export])
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -44,7 +46,7 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
         export = export_agreeing(
             model,
             path,
-            lambda: ((pair.before, pair.after) for pair in input_pairs(pairs, roots, size)),
+            lambda: ((pair.before, pair.after) for pair in input_pairs(pairs, roots, size, CHECKED_PAIRS)),
             precision=recipe.export.precision,
             limits=AgreementLimits(**recipe.export.limits()),
             size=size,

@@ -1,23 +1,20 @@
 """The raw photos: observed, or drawn where none are configured."""
 
 from collections import Counter
-from importlib.metadata import version as package_version
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from tqdm import tqdm
 
+from cd_pipeline.assets.sample import ensure_sample, mark_sample
 from cd_pipeline.assets.stage import on_terminal, stage
-from cd_pipeline.data.files import write_text
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
     from cd_pipeline.data.photos import Inventory
-
-SAMPLE_MARK = "sample.sha256"
 
 
 def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -33,14 +30,25 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
         """
         from cd_pipeline.data.manifest import write_photos
         from cd_pipeline.data.photos import scan_photos
+        from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
+
+        def sample_version() -> str:
+            return scan_photos(own, threads=compute.cores).version
 
         own = workspace.folder(recipe, "raw_photos")
         configured = workspace.configured_source(recipe)
-        root = configured or ensure_sample(context, own, compute.cores)
+        draw = partial(draw_sample_rooms, own, workers=compute.cores)
+        root = configured or ensure_sample(
+            context.log,
+            own,
+            "drawn rooms, not photos",
+            lambda progress: draw(progress=progress),
+            sample_version,
+        )
         with tqdm(desc="reading photos", unit=" files", leave=False, disable=not on_terminal()) as bar:
             inventory = scan_photos(root, threads=compute.cores, progress=bar.update)
         if configured is None:
-            write_text(own / SAMPLE_MARK, _mark(inventory))
+            mark_sample(own, inventory.version)
         write_photos(own / "photos.parquet", inventory.photos)
         for photo in inventory.quarantined:
             context.log.warning(f"quarantined {photo.path}: {photo.reason}")
@@ -73,37 +81,3 @@ def inventory_figures(inventory: "Inventory") -> dict[str, Any]:
         "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
         "dropped_labels": table([{"file": path, "line": line} for path, line in dropped]),
     }
-
-
-def ensure_sample(context: dg.AssetExecutionContext, folder: Path, workers: int) -> Path:
-    """Draw the sample rooms into `folder` unless they are there, whole and unaltered."""
-    from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
-
-    context.log.warning("no photo folder is configured: this run uses SAMPLE DATA, drawn rooms, not photos")
-    if _is_whole(folder, workers):
-        context.log.info(f"sample rooms are already in {folder}")
-        return folder
-    with tqdm(desc="drawing sample rooms", leave=False, disable=not on_terminal()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        sample = draw_sample_rooms(folder, workers=workers, progress=progress)
-    context.log.info(f"drew {sample.photos} sample rooms with {sample.boxes} boxes to {folder}")
-    return folder
-
-
-def _is_whole(folder: Path, threads: int) -> bool:
-    from cd_pipeline.data.photos import scan_photos
-
-    mark = folder / SAMPLE_MARK
-    try:
-        return mark.is_file() and mark.read_text() == _mark(scan_photos(folder, threads=threads))
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _mark(inventory: "Inventory") -> str:
-    # Another release may draw other rooms.
-    return f"cd_pipeline {package_version('cd_pipeline')}: {inventory.version}\n"

@@ -19,7 +19,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
     @stage(
         recipe,
-        after=["checkpoint", "threshold", "change_masks", "pair_manifest"],
+        after=["checkpoint", "threshold", *recipe.pair_assets],
         kinds=["png"],
         settings=used,
         pool=GPU_POOL,

@@ -23,7 +23,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
     @stage(
         recipe,
-        after=["checkpoint", "change_masks", "pair_manifest"],
+        after=["checkpoint", *recipe.pair_assets],
         kinds=["json"],
         settings=used,
         pool=GPU_POOL,
@@ -61,8 +61,10 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
             loaders = photo_loaders(pairs, workspace.roots(recipe), size)
             drawn = realistic_set(loaders, size, limits.realistic_pairs)
         predictions = predict_pairs(partial(predict_probability, model, runtime=runtime), drawn)
-        sweep = sweep_predictions(predictions, low=limits.low, high=limits.high, steps=limits.steps)
-        chosen = choose(sweep, saved.version, limits.tolerance)
+        sweep = sweep_predictions(
+            predictions, low=limits.low, high=limits.high, steps=limits.steps, fixed=limits.fixed
+        )
+        chosen = choose(sweep, saved.version, limits.tolerance, limits.fixed)
         folder = workspace.folder(recipe, "threshold")
         curve = sweep_curve(sweep.table(), chosen.threshold)
         write_frame(folder / "sweep.parquet", pd.DataFrame(sweep.table()))

@@ -1,13 +1,14 @@
 """Pairs as a torch data set at the network's input size, and the order of an epoch."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import CACHE_BYTES, PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.data.pairs import CACHE_BYTES, PairArrays, Roots, load_pair, network_view, network_windows
 
 Key = tuple[int, int]
 """(epoch, index): data sets that draw fresh pairs need both."""
@@ -44,7 +45,9 @@ class PairDataset(Dataset[torch.Tensor]):
         _, index = key
         cached = self._cache.get(index)
         if cached is None:
-            cached = to_sample(at_input_size(load_pair(self.pairs[index], self._roots), self.size))
+            pair = self.pairs[index]
+            (window,) = network_windows(pair, self.size)  # training and validation pairs are one tile each
+            cached = to_sample(network_view(load_pair(pair, self._roots), window, self.size))
             if len(self._cache) < self._capacity:
                 self._cache[index] = cached
         return cached
@@ -70,3 +73,33 @@ class EpochSampler(Sampler[Key]):
             # numpy, not torch: the order must not depend on what else drew random numbers
             order = np.random.Generator(np.random.PCG64([self._shuffle_seed, self.epoch])).permutation(order)
         return ((self.epoch, int(index)) for index in order)
+
+
+class RankBatches(Sampler[list[Key]]):
+    """The batches of one of several processes that train together.
+
+    Every batch is dealt out like cards, so that all processes together see the batches of a single one. One
+    that would get nothing of a short last batch gets an item that weighs 0: all take the same number of steps.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._rank = rank
+        self._processes = processes
+
+    def __len__(self) -> int:
+        return -(-len(self._sampler) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        keys = iter(self._sampler)
+        while batch := list(islice(keys, self._batch_size)):
+            yield batch[self._rank :: self._processes] or batch[:1]
+
+    @property
+    def weights(self) -> list[float]:
+        """What each batch's mean counts in the mean over processes: its share of the pairs, 1 on average."""
+        sizes = [self._batch_size] * (len(self) - 1) + [
+            len(self._sampler) - self._batch_size * (len(self) - 1)
+        ]
+        return [len(range(self._rank, size, self._processes)) * self._processes / size for size in sizes]

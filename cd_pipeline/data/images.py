@@ -12,6 +12,10 @@ from cd_pipeline.data.files import bytes_digest, write_bytes
 Image: TypeAlias = npt.NDArray[np.uint8]
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+PICTURE_SUFFIXES = PHOTO_SUFFIXES | {".tif", ".tiff"}
+"""Of pairs and labels."""
+LABEL_MIDDLE = 128
+"""From here on a label value of 0..255 is change (published: above 0.5 of the range)."""
 MIN_SIDE = 16
 """Shortest side, in px, of a photo that can hold a change."""
 
@@ -23,10 +27,11 @@ class PhotoError(ValueError):
 def decode_photo(content: bytes) -> Image:
     """Decode a photo as a person sees it.
 
-    Grey, palette, RGBA and 16-bit files become 8-bit RGB, and the EXIF orientation is applied.
+    Grey, palette and RGBA files become 8-bit RGB, 16-bit ones too, scaled from their full range; the EXIF
+    orientation is applied.
 
     Args:
-        content: the bytes of a .jpg, .png, .bmp or .webp file.
+        content: the bytes of a .jpg, .png, .bmp, .webp or .tif file.
 
     Returns:
         HWC uint8 RGB, values in [0, 255].
@@ -60,11 +65,10 @@ def read_photo(path: Path, sha256: str | None = None) -> Image:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: the picture is not there; if it is a photo, put it back or materialize raw_photos again, otherwise change_masks"
+            f"{path}: the picture is not there; if it is yours, put it back, otherwise materialize its asset again"
         )
     content = path.read_bytes()
-    if sha256 is not None and bytes_digest(content) != sha256:
-        raise PhotoError(f"{path}: the photo has changed; materialize raw_photos and all after it again")
+    _refuse_changed(path, content, sha256)
     try:
         return decode_photo(content)
     except PhotoError as error:
@@ -87,6 +91,62 @@ def read_mask(path: Path, remedy: str = "delete it and materialize its asset aga
     if mask is None:
         raise ValueError(f"{path}: not a readable image; {remedy}")
     return mask.astype(np.uint8, copy=False)
+
+
+def decode_label(content: bytes) -> Image:
+    """Decode a label of what changed, stored as 0/1, 0/255 or 0/65535.
+
+    Args:
+        content: the bytes of a picture without loss; grey, or colour with equal channels.
+
+    Returns:
+        HW uint8, 0 or 255; a value above the middle of its range is change.
+
+    Raises:
+        PhotoError: not an image, in colour, or of other values.
+    """
+    try:
+        stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error as error:  # as in decode_photo
+        raise PhotoError(f"refused by the decoder: {error.err}") from None
+    if stored is None:
+        raise PhotoError(f"cannot be decoded as an image ({len(content)} bytes)")
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise PhotoError(f"label of {stored.dtype} values; expected whole numbers of 8 or 16 bits")
+    if stored.ndim == 3:
+        if (stored[..., :3] != stored[..., :1]).any():
+            raise PhotoError("label in colour; expected grey values 0 and 1, or 0 and 255")
+        stored = stored[..., 0]
+    highest = int(stored.max())
+    if 1 < highest < LABEL_MIDDLE or 255 < highest < 1 << 15:
+        raise PhotoError(f"label values up to {highest}; expected 0 and 1, or 0 and 255")
+    middle = 0 if highest <= 1 else LABEL_MIDDLE - 1 if highest <= 255 else (1 << 15) - 1
+    return np.where(stored > middle, np.uint8(255), np.uint8(0))
+
+
+def read_label(path: Path, sha256: str | None = None) -> Image:
+    """Read a label: HW uint8, 0 or 255.
+
+    Args:
+        path: of the picture.
+        sha256: of the content it must have; None: any.
+
+    Raises:
+        FileNotFoundError, PhotoError: with the path and the remedy in the message.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the mask is not there; put it back, or materialize its asset again")
+    content = path.read_bytes()
+    _refuse_changed(path, content, sha256)
+    try:
+        return decode_label(content)
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from None
+
+
+def _refuse_changed(path: Path, content: bytes, sha256: str | None) -> None:
+    if sha256 is not None and bytes_digest(content) != sha256:
+        raise PhotoError(f"{path}: the file has changed; materialize all assets again, from the first one on")
 
 
 def encode_png(image: Image) -> bytes:

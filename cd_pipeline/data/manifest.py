@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cd_pipeline.data.files import atomic_path
 from cd_pipeline.data.labels import Box
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.two_date import TwoDatePair
 
 Row = dict[str, Any]
 
@@ -43,6 +44,24 @@ PHOTOS = pa.schema(
         ("height", pa.int32()),
         ("boxes", pa.list_(BOX)),
         ("dropped_labels", pa.list_(pa.string())),
+    ]
+)
+
+TWO_DATE_PAIRS = pa.schema(
+    [
+        ("name", pa.string()),
+        ("split", pa.string()),
+        ("reason", pa.string()),
+        ("before", pa.string()),
+        ("after", pa.string()),
+        ("label", pa.string()),
+        ("before_sha256", pa.string()),
+        ("after_sha256", pa.string()),
+        ("label_sha256", pa.string()),
+        ("pixels_sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("changed_share", pa.float64()),
     ]
 )
 
@@ -136,6 +155,8 @@ REALISTIC_PLAN = pa.struct(
     ]
 )
 
+CROP = pa.struct([("left", pa.int32()), ("top", pa.int32()), ("width", pa.int32()), ("height", pa.int32())])
+
 PLAN_VERSION = "cd_pipeline.plan_version"
 """Key of the file's metadata."""
 
@@ -148,6 +169,11 @@ PAIRS = pa.schema(
         ("after", pa.string()),
         ("mask", pa.string()),
         ("valid", pa.string()),
+        ("before_sha256", pa.string()),
+        ("after_sha256", pa.string()),
+        ("mask_sha256", pa.string()),
+        ("crop", CROP),
+        ("tiled", pa.bool_()),
         ("side", pa.int32()),
         ("photo", pa.string()),
         ("photo_sha256", pa.string()),
@@ -167,10 +193,13 @@ class Pair:
     """One sample: two images and a mask of what changed between them.
 
     `before`, `after`, `mask` and `valid` are references; `valid` is None where every pixel counts, and
-    `after`, `mask`, `changed` and both plans are None where the pair is drawn anew each epoch. `photo`,
-    `boxes`, `seed` and one of the plans say how a synthesised pair was made; `width` and `height` are the
-    photo's, and `side` is what a realistic pair is rendered at (None: the photo's own size). `changed`: a
-    change is planned.
+    `after`, `mask`, `changed` and both plans are None where the pair is drawn anew each epoch. The hashes are
+    those that files under the user's folder must have; None: the file was rendered. `crop` is the part of
+    the pictures that the pair is, in px (None: all of them); `tiled` says how a network sees them: in tiles at
+    their own scale, or resized. `photo`, `boxes`, `seed` and one of the plans say how a synthesised pair was
+    made (`photo` is "" for one really taken at two times); `width` and `height` are the photo's, and `side` is
+    what a realistic pair is rendered at (None: the photo's own size). `changed`: a change is planned, or
+    labelled.
     """
 
     pair_id: str
@@ -188,6 +217,11 @@ class Pair:
     changed: bool | None
     plan: Row | None
     valid: str | None = None
+    before_sha256: str | None = None
+    after_sha256: str | None = None
+    mask_sha256: str | None = None
+    crop: Row | None = None
+    tiled: bool = False
     side: int | None = None
     realistic_plan: Row | None = None
 
@@ -224,6 +258,16 @@ def write_photos(path: Path, photos: Iterable[Photo]) -> None:
 def read_photos(path: Path) -> list[Photo]:
     """Read a table written by `write_photos`."""
     return [_from_row(Photo, row) for row in read_rows(path, PHOTOS)]
+
+
+def write_two_date(path: Path, pairs: Iterable[TwoDatePair]) -> None:
+    """Write the pairs of a two-date folder as a table with the schema `TWO_DATE_PAIRS`."""
+    write_rows(path, map(asdict, pairs), TWO_DATE_PAIRS)
+
+
+def read_two_date(path: Path) -> list[TwoDatePair]:
+    """Read a table written by `write_two_date`."""
+    return [TwoDatePair(**row) for row in read_rows(path, TWO_DATE_PAIRS)]
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair], plan_version: str = "") -> None:

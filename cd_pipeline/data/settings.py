@@ -1,6 +1,8 @@
 """Settings of split and network input; light, so that loading the definitions stays fast."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class SplitSettings(BaseModel):
@@ -21,3 +23,76 @@ class InputSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     size: int = Field(default=256, ge=32, multiple_of=32, description="side in px of the square input")
+    fit: Literal["resize", "tile"] = Field(
+        default="resize",
+        description="resize: pictures are resized to it; tile (two_date): they keep their scale, are cut for "
+        "training and predicted in overlapping tiles",
+    )
+    overlap: float = Field(
+        default=0.25, ge=0, lt=1, description="of neighbouring tiles in prediction, as a share of the size"
+    )
+
+
+PUBLISHED_AUGMENTATION: dict[str, Any] = {
+    "crop": "manifest",
+    "vertical_flip": 0.0,
+    "quarter_turns": False,
+    "swap": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "blur": 0.0,
+}
+
+
+class AugmentationSettings(BaseModel):
+    """How training pairs are varied, anew in every epoch: geometry together, light and colour a date."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    preset: Literal["varied", "published"] = Field(
+        default="varied", description="published: a horizontal flip alone; what is set beside it goes first"
+    )
+    crop: Literal["manifest", "random"] = Field(
+        default="random",
+        description="of a tiled pair; random: anywhere in its pictures; manifest: the row's own",
+    )
+    scale: tuple[float, float] = Field(
+        default=(0.8, 1.25),
+        description="smallest and largest enlargement of a random crop, drawn log-uniformly",
+    )
+    max_dominant_share: float = Field(
+        default=0.75,
+        gt=0,
+        le=1,
+        description="a random crop is drawn again, up to 10 times, while changed or unchanged pixels are "
+        "more than this share of it; 1: never",
+    )
+    horizontal_flip: float = Field(default=0.5, ge=0, le=1, description="probability")
+    vertical_flip: float = Field(default=0.5, ge=0, le=1, description="probability")
+    quarter_turns: bool = Field(default=True, description="rotation by 0, 90, 180 or 270 degrees")
+    swap: float = Field(
+        default=0.5, ge=0, le=1, description="probability that before and after are exchanged"
+    )
+    brightness: float = Field(default=0.15, ge=0, le=1, description="factor 1 +- this, drawn for each date")
+    contrast: float = Field(default=0.2, ge=0, le=1, description="factor 1 +- this, drawn for each date")
+    saturation: float = Field(default=0.2, ge=0, le=1, description="factor 1 +- this, drawn for each date")
+    hue: float = Field(default=0.03, ge=0, le=0.5, description="turn of the colour circle, +- this, a date")
+    blur: float = Field(
+        default=0.1, ge=0, le=1, description="probability of a 3x3 Gaussian blur, for each date"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:  # noqa: ANN401 - raw input of any form
+        if isinstance(values, dict) and values.get("preset") == "published":
+            return {**PUBLISHED_AUGMENTATION, **values}
+        return values
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"(smallest, largest) with 0 < smallest <= largest, found {scale}")
+        return scale

@@ -1,16 +1,31 @@
-"""The reader of two-date folders: `A/` before, `B/` after, `label/` what changed, files paired by name."""
+"""The reader of two-date folders: `A/` before, `B/` after, `label/` what changed, files paired by stem.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A data set is `{train,val,test}/{A,B,label}/` (the LEVIR-CD layout), or `{A,B,label}/` divided by
+`list/{train,val,test}.txt`, a name a line. Every file is either part of a usable pair or listed with a reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
 
-from cd_pipeline.data.images import PHOTO_SUFFIXES, read_mask, read_photo
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.files import bytes_digest, digest
+from cd_pipeline.data.images import (
+    PICTURE_SUFFIXES,
+    Image,
+    PhotoError,
+    decode_label,
+    decode_photo,
+    read_label,
+    read_photo,
+)
+from cd_pipeline.data.split import SPLITS
 
 PARTS = ("A", "B", "label")
+LISTS = "list"
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
 """Not for labels: compression leaves values above 0 around every edge."""
 
@@ -24,26 +39,77 @@ class PairFiles:
     after: Path
     label: Path
 
-    def read(self) -> PairArrays:
-        """Read the pair at its own size; any label value above 0 is change.
+    def read(self) -> tuple[Image, Image, Image]:
+        """Read before and after, HWC uint8 RGB, and the label, HW uint8 0 or 255, at their own size.
 
         Raises:
             FileNotFoundError, ValueError: naming the file.
         """
-        before, after = read_photo(self.before), read_photo(self.after)
-        label = read_mask(self.label, remedy="put a readable PNG there")
-        if not before.shape[:2] == after.shape[:2] == label.shape:
-            found = ", ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (before, after, label))
-            raise ValueError(f"{self.before}: A, B and label must be of one size, found {found}")
-        return PairArrays(before, after, np.where(label > 0, np.uint8(255), np.uint8(0)))
+        before, after, label = read_photo(self.before), read_photo(self.after), read_label(self.label)
+        if problem := size_problem(before, after, label):
+            raise ValueError(f"{self.before}: {problem}")
+        return before, after, label
 
 
 @dataclass(frozen=True, slots=True)
 class PairFolder:
-    """All pairs of a folder by name, and a sentence for each file that belongs to none."""
+    """All pairs of a folder by name, and each name or file that is not part of one with what is wrong."""
 
     pairs: list[PairFiles]
-    problems: list[str]
+    faults: list[tuple[str, str]]
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each fault."""
+        return [f"{name}: {reason}" for name, reason in self.faults]
+
+
+@dataclass(frozen=True, slots=True)
+class TwoDatePair:
+    """One pair of a data set, as found.
+
+    `before`, `after` and `label` are relative to the root, in POSIX form; the hashes are of their bytes,
+    `pixels_sha256` of the decoded pictures. `changed_share` is the share of changed pixels. `reason` says why
+    the pair is not used; None: it is.
+    """
+
+    name: str
+    split: str
+    before: str = ""
+    after: str = ""
+    label: str = ""
+    before_sha256: str = ""
+    after_sha256: str = ""
+    label_sha256: str = ""
+    pixels_sha256: str = ""
+    width: int = 0
+    height: int = 0
+    changed_share: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TwoDateInventory:
+    """All pairs of a data set, by split and name."""
+
+    pairs: list[TwoDatePair]
+
+    @property
+    def version(self) -> str:
+        """Content hash; the same for any listing order or file time."""
+        return digest(
+            *((p.split, p.name, p.before_sha256, p.after_sha256, p.label_sha256) for p in self.pairs)
+        )
+
+    @property
+    def usable(self) -> list[TwoDatePair]:
+        """The pairs that can be used."""
+        return [pair for pair in self.pairs if pair.reason is None]
+
+    @property
+    def quarantined(self) -> list[TwoDatePair]:
+        """What cannot be used, each with its reason."""
+        return [pair for pair in self.pairs if pair.reason is not None]
 
 
 def scan_pair_folder(folder: Path) -> PairFolder:
@@ -53,43 +119,211 @@ def scan_pair_folder(folder: Path) -> PairFolder:
         FileNotFoundError: one of the three is missing.
         ValueError: there is no pair.
     """
-    problems: list[str] = []
-    found = {part: _by_stem(folder / part, problems) for part in PARTS}
-    names = sorted(set().union(*found.values()))
+    faults: list[tuple[str, str]] = []
+    found = {part: _by_stem(folder / part, faults) for part in PARTS}
     pairs = []
-    for name in names:
-        problem = _problem(name, found)
-        if problem:
-            problems.append(problem)
+    for name in sorted(set().union(*found.values())):
+        if problem := _problem(name, found):
+            faults.append((name, problem))
         else:
-            before, after, label = (found[part][name][0] for part in PARTS)
-            pairs.append(PairFiles(name, before, after, label))
+            pairs.append(PairFiles(name, *(found[part][name][0] for part in PARTS)))
+    result = PairFolder(pairs, faults)
     if not pairs:
-        raise ValueError(f"{folder}: no file name is in all of A/, B/ and label/; {'; '.join(problems[:3])}")
-    return PairFolder(pairs, problems)
+        shown = "; ".join(result.problems[:3])
+        raise ValueError(f"{folder}: no file name is in all of A/, B/ and label/; {shown}")
+    return result
 
 
-def _by_stem(folder: Path, problems: list[str]) -> dict[str, list[Path]]:
+def scan_two_date(
+    root: Path, *, threads: int = 1, progress: Callable[[], object] = lambda: None
+) -> TwoDateInventory:
+    """Read every pair of a data set.
+
+    Args:
+        root: in one of the two layouts.
+        threads: pairs decoded at a time; the result does not depend on it.
+        progress: called once a pair.
+
+    Raises:
+        FileNotFoundError: the folder is missing or has neither layout.
+        ValueError: a split has no usable pair.
+    """
+    candidates = list(_candidates(root))
+
+    def read(candidate: tuple[TwoDatePair, PairFiles | None]) -> TwoDatePair:
+        pair, files = candidate
+        found = pair if files is None else _read_candidate(pair, files)
+        progress()
+        return found
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        pairs = list(pool.map(read, candidates))
+    inventory = TwoDateInventory(_without_duplicates(pairs))
+    counts = {split: sum(pair.split == split for pair in inventory.usable) for split in SPLITS}
+    if not all(counts.values()):
+        shown = ", ".join(f"{split} {count}" for split, count in counts.items())
+        faults = "; ".join(f"{p.split}/{p.name}: {p.reason}" for p in inventory.quarantined[:3])
+        raise ValueError(f"{root}: every part needs a usable pair, found {shown}; {faults or 'add pairs'}")
+    return inventory
+
+
+def size_problem(before: Image, after: Image, label: Image) -> str:
+    """Return what is wrong with the sizes of a pair; "" if nothing is."""
+    if before.shape[:2] == after.shape[:2] == label.shape:
+        return ""
+    found = ", ".join(f"{part.shape[1]}x{part.shape[0]}" for part in (before, after, label))
+    return f"A, B and label must be of one size, found {found}"
+
+
+def leaking_pictures(pairs: Sequence[TwoDatePair]) -> list[list[str]]:
+    """Return the files of every usable picture, before or after, that is in two splits or more."""
+    places: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        if pair.reason is None:
+            places.setdefault(pair.before_sha256, {})[pair.split] = pair.before
+            places.setdefault(pair.after_sha256, {})[pair.split] = pair.after
+    return [sorted(files.values()) for files in places.values() if len(files) > 1]
+
+
+def _candidates(root: Path) -> Iterator[tuple[TwoDatePair, PairFiles | None]]:
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; set the recipe's source folder to your pairs")
+    flat = all((root / part).is_dir() for part in PARTS)
+    if not flat and not all((root / split).is_dir() for split in SPLITS):
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise FileNotFoundError(
+            f"{root}: found {found}; expected train/, val/ and test/, each with A/, B/ and label/, "
+            "or A/, B/, label/ and list/{train,val,test}.txt"
+        )
+    whole = scan_pair_folder(root) if flat else None
+    listed_anywhere: set[str] = set()
+    for split in SPLITS:
+        folder = whole or scan_pair_folder(root / split)
+        listed = _listed(root, split, required=flat)
+        listed_anywhere |= set(listed or ())
+        for name, files, reason in _of_split(folder, listed):
+            yield _row(root, split, name, files, reason), files if reason is None else None
+        if whole is None and listed is not None:
+            yield from _unlisted(folder, split, set(listed), f"not in {LISTS}/{split}.txt")
+    if whole is not None:
+        yield from _unlisted(whole, "", listed_anywhere, f"in no file of {LISTS}/")
+
+
+def _unlisted(
+    folder: PairFolder, split: str, listed: set[str], reason: str
+) -> Iterator[tuple[TwoDatePair, None]]:
+    faults = dict(folder.faults)
+    for name in sorted({*(files.name for files in folder.pairs), *faults} - listed):
+        yield TwoDatePair(name, split, reason=faults.get(name, reason)), None
+
+
+def _of_split(
+    folder: PairFolder, listed: Sequence[str] | None
+) -> Iterator[tuple[str, PairFiles | None, str | None]]:
+    files, faults = {pair.name: pair for pair in folder.pairs}, dict(folder.faults)
+    for name in sorted({*files, *faults} if listed is None else set(listed)):
+        missing = faults.get(name, f"listed, but there is no such file in {', '.join(PARTS)}")
+        yield name, files.get(name), None if name in files else missing
+
+
+def _listed(root: Path, split: str, *, required: bool) -> list[str] | None:
+    path = root / LISTS / f"{split}.txt"
+    if not path.is_file():
+        if required:
+            raise FileNotFoundError(f"{path}: no such file; it lists the pairs of {split}, a name a line")
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8; save it as UTF-8 text") from None
+    return [
+        str(Path(name).with_suffix("")) if Path(name).suffix.lower() in PICTURE_SUFFIXES else name
+        for name in names
+        if name
+    ]
+
+
+def _row(root: Path, split: str, name: str, files: PairFiles | None, reason: str | None) -> TwoDatePair:
+    if files is None:
+        return TwoDatePair(name, split, reason=reason)
+    before, after, label = (
+        path.relative_to(root).as_posix() for path in (files.before, files.after, files.label)
+    )
+    return TwoDatePair(name, split, before, after, label, reason=reason)
+
+
+def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
+    try:
+        contents = [path.read_bytes() for path in (files.before, files.after, files.label)]
+    except OSError as error:
+        return replace(pair, reason=f"{error.filename}: cannot be read: {error.strerror}")
+    hashes = [bytes_digest(content) for content in contents]
+    pair = replace(pair, before_sha256=hashes[0], after_sha256=hashes[1], label_sha256=hashes[2])
+    decoded = []
+    for part, decode, content in zip(
+        PARTS, (decode_photo, decode_photo, decode_label), contents, strict=True
+    ):
+        try:
+            decoded.append(decode(content))
+        except PhotoError as error:
+            return replace(pair, reason=f"{part}: {error}")
+    before, after, label = decoded
+    return replace(
+        pair,
+        width=before.shape[1],
+        height=before.shape[0],
+        pixels_sha256=digest(before.shape, before.tobytes(), after.tobytes()),
+        changed_share=float(np.count_nonzero(label) / label.size),
+        reason=size_problem(before, after, label) or None,
+    )
+
+
+def _without_duplicates(pairs: Sequence[TwoDatePair]) -> list[TwoDatePair]:
+    # Of identical pairs the one of test is kept, then that of val: what is measured stays unseen.
+    first: dict[str, TwoDatePair] = {}
+    order = (*reversed(SPLITS), "")
+    result = []
+    for pair in sorted(pairs, key=lambda pair: (order.index(pair.split), pair.name)):
+        kept = first.setdefault(pair.pixels_sha256, pair) if pair.reason is None else pair
+        result.append(
+            pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{kept.name}")
+        )
+    return sorted(result, key=lambda pair: (pair.split, pair.name))
+
+
+def _by_stem(folder: Path, faults: list[tuple[str, str]]) -> dict[str, list[Path]]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; real pairs lie in A/, B/ and label/")
+        raise FileNotFoundError(f"{folder}: no such folder; pairs lie in A/, B/ and label/")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
+        name = f"{folder.name}/{path.name}"
         if path.name.startswith("."):
             continue
-        if suffix not in PHOTO_SUFFIXES:
+        if not _is_text(path.name):
+            faults.append((name.encode(errors="replace").decode(), "the file name is not UTF-8; rename it"))
+            continue
+        if suffix not in PICTURE_SUFFIXES:
             if (guess_type(path)[0] or "").startswith("image/"):
-                problems.append(f"{path}: not read; expected one of {', '.join(sorted(PHOTO_SUFFIXES))}")
+                faults.append((name, f"not read; expected one of {', '.join(sorted(PICTURE_SUFFIXES))}"))
         elif folder.name == "label" and suffix in LOSSY_SUFFIXES:
-            problems.append(f"{path}: a label must not be compressed with loss; save it as PNG")
+            faults.append((name, "a label must not be compressed with loss; save it as PNG"))
         else:
             found.setdefault(path.stem, []).append(path)
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _problem(name: str, found: Mapping[str, Mapping[str, list[Path]]]) -> str:
     missing = [part for part in PARTS if name not in found[part]]
     twice = [part for part in PARTS if len(found[part].get(name, ())) > 1]
     if missing:
-        return f"{name}: not in {', '.join(missing)}"
-    return f"{name}: more than one file in {', '.join(twice)}" if twice else ""
+        return f"not in {', '.join(missing)}"
+    return f"more than one file in {', '.join(twice)}" if twice else ""

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import matplotlib
@@ -15,8 +15,6 @@ from cd_pipeline.data.pairs import PairArrays
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-
-Item = TypeVar("Item")
 
 CYAN = (0, 255, 255)
 OVERLAY_ALPHA = 0.35
@@ -52,11 +50,6 @@ def pair_row(pair: PairArrays, prediction: Image | None = None) -> Image:
     else:
         third = outline(overlay(pair.after, prediction), pair.mask)
     return np.hstack([pair.before, pair.after, third]).astype(np.uint8)
-
-
-def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Return at most `count` items, evenly spaced: neighbours can be draws of one photo."""
-    return list(items[:: max(1, -(-len(items) // count))])
 
 
 def gallery(rows: Sequence[Image], columns: int = 2, gap: int = 6) -> Image:

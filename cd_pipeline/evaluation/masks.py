@@ -7,14 +7,14 @@ import numpy as np
 
 from cd_pipeline.data.images import read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.pairs import PairArrays, Roots, load_mask
 
 
 def mask_shares(pairs: Sequence[Pair], roots: Roots) -> dict[str, float]:
     """Return the share of changed pixels, pooled over each split and over all pairs ("all")."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for pair in pairs:
-        mask = read_mask(roots.resolve(str(pair.mask)))
+        mask = load_mask(pair, roots)
         for name in (pair.split, "all"):
             counts[name][0] += int(np.count_nonzero(mask))
             counts[name][1] += mask.size

@@ -14,10 +14,11 @@ from torch import nn
 from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
+from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair, spread
+from cd_pipeline.data.preprocessing import resize_mask
 from cd_pipeline.evaluation.breakdown import FoundChange, found_changes
 from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
-from cd_pipeline.evaluation.figures import pair_row, spread
+from cd_pipeline.evaluation.figures import pair_row
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -27,7 +28,7 @@ from cd_pipeline.evaluation.metrics import (
     wilson_interval,
 )
 from cd_pipeline.evaluation.postprocess import smooth_mask
-from cd_pipeline.evaluation.predict import predict_probability
+from cd_pipeline.evaluation.predict import predict_probability, predict_tiled
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.synthesis.pairs import change_owners
 from cd_pipeline.synthesis.photo_store import PhotoStore
@@ -35,9 +36,11 @@ from cd_pipeline.synthesis.photo_store import PhotoStore
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """One test pair: pixel counts at the input size and at its own size.
+    """One test pair: pixel counts at the size it is scored at, and at its own size.
 
-    The own size is the photo's for published pairs; realistic ones are rendered at the input size.
+    Tiled pairs are scored at their own size, others at the input size. The own size is the photo's for
+    published pairs; realistic ones are rendered at the input size. `exchanged` counts what the network marks
+    when it is given the second picture as the first.
     """
 
     pair_id: str
@@ -46,6 +49,7 @@ class PairScore:
     alarm: bool
     confusion: Confusion
     own_size: Confusion
+    exchanged: Confusion
 
     def to_row(self) -> dict[str, Any]:
         """Return the score as a flat row of plain values."""
@@ -58,6 +62,7 @@ class PairScore:
             "alarm": self.alarm,
             "f1": self.confusion.f1,
             "iou": self.confusion.iou,
+            "exchanged_f1": self.exchanged.f1,
             **asdict(self.confusion),
             **counts,
         }
@@ -70,7 +75,7 @@ def binarise(probability: npt.NDArray[np.float32], threshold: float, *, smooth: 
 
 
 class Prediction(NamedTuple):
-    """A pair at the input size, and the predicted masks HW uint8 0/255, at that size and at the pair's own."""
+    """A pair at the size it is scored at, and the masks HW uint8 0/255, at that size and at the pair's own."""
 
     pair: PairArrays
     mask: Image
@@ -87,6 +92,7 @@ class Predictor:
         threshold: above it a pixel is changed.
         runtime: device and precision.
         smooth: 3x3 smoothing of the masks.
+        overlap: of the tiles of tiled pairs, px.
     """
 
     model: nn.Module
@@ -94,19 +100,31 @@ class Predictor:
     threshold: float
     runtime: Runtime
     smooth: bool = False
+    overlap: int = 0
 
     def probability(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
         """Predict HWC uint8 RGB at the input size: HW float32 in [0, 1]."""
         return predict_probability(self.model, before, after, self.runtime)
 
-    def predict(self, pair: PairArrays) -> "Prediction":
-        """Predict one pair, given at its own size; its own mask thresholds the enlarged probability."""
+    def predict(self, pair: PairArrays, *, tiled: bool = False) -> "Prediction":
+        """Predict one pair, given at its own size.
+
+        A tiled one is predicted and scored at that size. Any other is resized to the network's input; its own
+        mask thresholds the enlarged probability.
+        """
+        if tiled:
+            mask = self._binarise(self.probability_at_own_size(pair.before, pair.after))
+            return Prediction(pair, mask, mask)
         sized = at_input_size(pair, self.size)
         probability = self.probability(sized.before, sized.after)
         height, width = pair.mask.shape
         enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
         own_size = self._binarise(np.asarray(enlarged, np.float32))
         return Prediction(sized, self._binarise(probability), own_size)
+
+    def probability_at_own_size(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
+        """Predict HWC uint8 RGB of any size in tiles: HW float32 in [0, 1]."""
+        return predict_tiled(self.model, before, after, self.runtime, side=self.size, overlap=self.overlap)
 
     def _binarise(self, probability: npt.NDArray[np.float32]) -> Image:
         return binarise(probability, self.threshold, smooth=self.smooth)
@@ -129,13 +147,15 @@ def write_predictions(
         pairs: rows of the manifest.
         roots: where their pictures are.
         folder: is made if needed.
-        on_pair: gets each row, and its pair and prediction at the input size.
+        on_pair: gets each row, and its pair and prediction at the size they are scored at.
     """
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
     for pair in pairs:
         arrays = load_pair(pair, roots)
-        sized, prediction, own = predictor.predict(arrays)
+        sized, prediction, own = predictor.predict(arrays, tiled=pair.tiled)
+        exchanged = sized._replace(before=sized.after, after=sized.before)
+        turned = predictor.predict(exchanged, tiled=pair.tiled)
         write_png(folder / f"{pair.pair_id}.png", own)
         on_pair(pair, sized, prediction)
         scores.append(
@@ -146,6 +166,7 @@ def write_predictions(
                 alarm=has_alarm(prediction if sized.valid is None else prediction & sized.valid),
                 confusion=Confusion.of(prediction, sized.mask, sized.valid),
                 own_size=Confusion.of(own, arrays.mask, arrays.valid),
+                exchanged=Confusion.of(turned.mask, sized.mask, sized.valid),
             )
         )
     return scores
@@ -190,14 +211,17 @@ def measure(
             changes.extend(found_changes(*change_owners(row, photos), prediction, pair.valid))
         oracle.update(pair.before, pair.after, pair.mask, pair.valid)
         if row.pair_id in drawn:
-            rows.append(pair_row(pair, prediction))
+            shown = at_input_size(pair, predictor.size)
+            rows.append(pair_row(shown, resize_mask(prediction, predictor.size)))
 
     scores = write_predictions(predictor, pairs, roots, folder, on_pair=look)
     return Measurement(scores, rows, oracle.best(), changes)
 
 
 def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
-    """Return the figures of a set: pooled, mean per image, at own size, and alarms on no-change pairs.
+    """Return the figures of a set.
+
+    Pooled, mean per image, at own size, with before and after exchanged, and alarms on no-change pairs.
 
     The alarm rate is None where there is no no-change pair.
 
@@ -215,6 +239,7 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
         "f1": total.f1,
         "iou": total.iou,
         "own_size_f1": pooled(score.own_size for score in scores).f1,
+        "exchanged_f1": pooled(score.exchanged for score in scores).f1,
         "mean_image_f1": mean_image_f1(score.confusion for score in scores),
         "mean_image_iou": mean_image_iou(score.confusion for score in scores),
         "no_change_pairs": len(unchanged),
@@ -225,7 +250,7 @@ def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:
 
 
 def scores_by_class(scores: Sequence[PairScore]) -> pd.DataFrame:
-    """Return a row a class: pairs, and F1 and IoU pooled over the class's pixels at the input size."""
+    """Return a row a class: pairs, and F1 and IoU pooled over the class's pixels."""
     counts = pd.DataFrame([score.to_row() for score in scores]).groupby("class_name", sort=True)
     rows = []
     for name, members in counts[["tp", "fp", "fn", "tn"]]:

@@ -45,7 +45,7 @@ def named_pairs(folder: Path, problems: list[str]) -> Iterator[tuple[str, PairAr
     problems.extend(found.problems)
     for files in found.pairs:
         try:
-            yield files.name, files.read()
+            yield files.name, PairArrays(*files.read())
         except ValueError as error:
             problems.append(str(error))
 

@@ -59,9 +59,11 @@ def sweep_predictions(
     low: float,
     high: float,
     steps: int,
+    fixed: float | None = None,
 ) -> ThresholdSweep:
-    """Pool (probability, truth, valid) over evenly spaced thresholds."""
-    sweep = ThresholdSweep(linear_thresholds(low, high, steps))
+    """Pool (probability, truth, valid) over evenly spaced thresholds, and a fixed one among them."""
+    tried = linear_thresholds(low, high, steps)
+    sweep = ThresholdSweep(tried if fixed is None else np.union1d(tried, [fixed]))
     for probability, truth, valid in predictions:
         sweep.update(probability, truth, valid)
     return sweep
@@ -74,15 +76,21 @@ def predict_pairs(predict: Predict, pairs: Iterable[PairArrays]) -> Iterator[Sco
         yield ScoredPair(predict(pair.before, pair.after), pair.mask > 0, valid > 0)
 
 
-def choose(sweep: ThresholdSweep, checkpoint_version: str, tolerance: float = 0.0) -> ChosenThreshold:
-    """Take the threshold of the best pooled F1, or the highest that comes close.
+def choose(
+    sweep: ThresholdSweep, checkpoint_version: str, tolerance: float = 0.0, fixed: float | None = None
+) -> ChosenThreshold:
+    """Take the threshold of the best pooled F1, or the highest that comes close, or a fixed one.
 
     Args:
         sweep: pooled over val.
         checkpoint_version: of the weights that were swept.
         tolerance: F1 that may be given up for fewer false alarms; 0: the best F1, whatever it marks.
+        fixed: one of the thresholds that were swept; None: chosen by F1.
     """
-    index = sweep.highest_within(tolerance) if tolerance else sweep.best()[1]
+    if fixed is not None:
+        index = int(np.flatnonzero(sweep.thresholds == fixed)[0])
+    else:
+        index = sweep.highest_within(tolerance) if tolerance else sweep.best()[1]
     confusion = sweep.confusions().at(index)
     return ChosenThreshold(
         threshold=float(sweep.thresholds[index]),

@@ -204,6 +204,8 @@ def _trace(wrapper: nn.Module, size: int) -> torch.jit.ScriptModule:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        # sizes are fixed in a package, so what is traced of them holds
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         shape = tuple(wrapper(example, example.flip(-1)).shape)
         if shape != (1, 1, size, size):
             raise ValueError(

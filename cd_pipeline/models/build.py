@@ -7,21 +7,25 @@ from pathlib import Path
 
 import torch
 
-from cd_pipeline.models.change_network import ENCODER, ChangeNetwork
+from cd_pipeline.models.change_network import ChangeNetwork
 from cd_pipeline.models.pretrained import WeightsUnavailableError, find_weights
 from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.models.siamese_unet import SiameseUNet
+from cd_pipeline.models.tiny_cd import TinyCD
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet
 
 NETWORKS: Mapping[str, type[ChangeNetwork]] = {
     "tiny_change_unet": TinyChangeUNet,
     "tiny_siamese_unet": TinySiameseUNet,
+    "siamese_unet": SiameseUNet,
+    "tiny_cd": TinyCD,
 }
 
 
 def build_model(settings: ModelSettings) -> ChangeNetwork:
     """Build the network with fresh weights, drawn from torch's global generator."""
-    return NETWORKS[settings.name]()
+    return NETWORKS[settings.name](**settings.options())
 
 
 def load_start(model: ChangeNetwork, path: Path, logger: logging.Logger) -> None:
@@ -59,8 +63,11 @@ def start_model(settings: ModelSettings, *, seed: int, logger: logging.Logger) -
         return model, False
     if not settings.pretrained:
         return model, False
+    if model.pretrained_name is None:
+        logger.info(f"{settings.name} has no pretrained encoder; training starts from fresh weights")
+        return model, False
     try:
-        model.load_encoder_weights(find_weights(ENCODER))
+        model.load_encoder_weights(find_weights(model.pretrained_name))
     except WeightsUnavailableError as error:
         logger.warning("no pretrained encoder weights (%s); training goes on from scratch", error)
         return model, False

@@ -1,7 +1,8 @@
-"""What the small change networks share: the encoder, the decoder, and loading of weights."""
+"""What change networks share: loading of weights, timm's encoders, and the decoder of the small U-Nets."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -9,26 +10,76 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ENCODER = "mobilenetv3_small_100"
-LAST_BLOCK = 3
-"""The stride-16 features come from block 3; blocks 4 and 5 (stride 32) never touch the output."""
-DEAD_PREFIXES = ("encoder.backbone.blocks.4.", "encoder.backbone.blocks.5.")
+
+
+class ChangeNetwork(nn.Module):
+    """Two photos to a change logit a pixel: `network(before, after)`.
+
+    Both are Nx3xHxW float RGB in [0, 1]; the logits are Nx1xHxW, above 0 where the pixel changed.
+    """
+
+    encoder: nn.Module
+
+    @property
+    def pretrained_name(self) -> str | None:
+        """The timm network whose ImageNet weights the encoder takes; None: it takes none."""
+        return self.encoder.name if isinstance(self.encoder, Encoder) else None
+
+    def load_encoder_weights(self, path: Path) -> None:
+        """Load the weights file of timm's whole network `pretrained_name` into the encoder.
+
+        Raises:
+            ValueError: the encoder takes none.
+        """
+        if not isinstance(self.encoder, Encoder):
+            raise ValueError(f"{path}: the encoder of {type(self).__name__} is not one of timm's")
+        self.encoder.load_weights(path)
+
+    def load_published_state(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Load a state dict of this network, also as published where that has other keys.
+
+        Returns:
+            The keys that were dropped.
+
+        Raises:
+            RuntimeError: a key is missing or unexpected, or a shape differs.
+        """
+        self.load_state_dict(state)
+        return []
 
 
 class Encoder(nn.Module):
-    """timm's mobilenetv3_small_100 up to stride 16: 16, 16, 24 and 48 channels at strides 2, 4, 8, 16."""
+    """The first levels of a timm network; what lies behind them never touches the output and is deleted.
 
-    def __init__(self) -> None:
+    Without arguments mobilenetv3_small_100 up to stride 16: 16, 16, 24 and 48 channels at strides 2, 4, 8
+    and 16. Its blocks 4 and 5 (stride 32) are left out.
+    """
+
+    def __init__(self, name: str = ENCODER, levels: int = 4) -> None:
         super().__init__()
-        self.backbone = timm.create_model(
-            ENCODER, pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
-        )
+        self.name = name
+        self.backbone = self._backbone(levels, pretrained=False)
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
-        del self.backbone.blocks[LAST_BLOCK + 1 :]
+
+    def _backbone(self, levels: int, **weights: Any) -> Any:  # noqa: ANN401 - timm's own types
+        backbone = timm.create_model(
+            self.name, features_only=True, out_indices=tuple(range(levels)), **weights
+        )
+        last_block = int(backbone.feature_info.module_name()[-1].removeprefix("blocks."))
+        del backbone.blocks[last_block + 1 :]
+        return backbone
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map Nx3xHxW to four feature maps, finest first."""
+        """Map Nx3xHxW to one feature map a level, finest first."""
         features: list[Tensor] = self.backbone(x)
         return features
+
+    def load_weights(self, path: Path) -> None:
+        """Load the weights file of timm's whole network of this name."""
+        source = self._backbone(
+            len(self.channels), pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+        )
+        self.backbone.load_state_dict(source.state_dict())
 
 
 class SeparableConv(nn.Module):
@@ -66,34 +117,3 @@ class Decoder(nn.Module):
         x = self.c2(torch.cat([self.up2(x), skip2], dim=1))  # stride 4
         x = self.c1(torch.cat([self.up1(x), skip1], dim=1))  # stride 2
         return x
-
-
-class ChangeNetwork(nn.Module):
-    """Two photos to a change logit a pixel, with a MobileNetV3-small encoder."""
-
-    encoder: Encoder
-
-    def load_encoder_weights(self, path: Path) -> None:
-        """Load the weights file of timm's whole mobilenetv3_small_100 into the encoder."""
-        source = timm.create_model(
-            ENCODER,
-            pretrained=True,
-            pretrained_cfg_overlay={"file": str(path)},
-            features_only=True,
-            out_indices=(0, 1, 2, 3),
-        )
-        del source.blocks[LAST_BLOCK + 1 :]
-        self.encoder.backbone.load_state_dict(source.state_dict())
-
-    def load_published_state(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Load a state dict of this network; `TinyChangeUNet` takes the published one, of 988,849 parameters, too.
-
-        Returns:
-            The keys that were dropped: those of the dead blocks 4 and 5, and no others.
-
-        Raises:
-            RuntimeError: any other key is missing or unexpected, or a shape differs.
-        """
-        dropped = [key for key in state if key.startswith(DEAD_PREFIXES)]
-        self.load_state_dict({key: value for key, value in state.items() if key not in set(dropped)})
-        return dropped

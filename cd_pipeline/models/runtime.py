@@ -18,7 +18,7 @@ class Runtime:
     """A resolved place to compute.
 
     `precision` is float32, float16 or bfloat16 (autocast); `workers` are loader processes, 0: none, None: by
-    what is loaded.
+    what is loaded. `processes` train together, each a runtime of its own with its `rank`.
     """
 
     device: str = "cpu"
@@ -27,6 +27,8 @@ class Runtime:
     workers: int | None = None
     channels_last: bool = True
     deterministic: bool = True
+    processes: int = 1
+    rank: int = 0
 
     def prepare(self) -> None:
         """Set the thread count and, where deterministic, ask torch for the same result on every run."""
@@ -76,14 +78,15 @@ class Runtime:
         return self.precision == "float16"
 
     def exact(self) -> "Runtime":
-        """Return the same place in float32: thresholds and metrics are those of the weights themselves."""
-        return replace(self, precision="float32")
+        """Return the same place in float32 and one process: what is measured is the weights themselves."""
+        return replace(self, precision="float32", processes=1)
 
     @property
     def description(self) -> str:
         """The device and its settings in one phrase, for logs and metadata."""
         name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
-        return f"{name}, {self.precision}, {self.threads} threads"
+        several = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{name}, {self.precision}, {self.threads} threads{several}"
 
 
 def resolve_runtime(
@@ -94,6 +97,7 @@ def resolve_runtime(
     workers: int | None = None,
     channels_last: bool = True,
     deterministic: bool = True,
+    processes: int | None = None,
 ) -> Runtime:
     """Choose what the machine offers where a setting is left open.
 
@@ -106,6 +110,7 @@ def resolve_runtime(
             fit (about 2,000 pairs at 256x256).
         channels_last: the memory format of networks and batches.
         deterministic: the same weights on every run of the same machine; a GPU is slower for it.
+        processes: that train together; None: one a GPU where the device is auto or cuda, otherwise one.
 
     Raises:
         ValueError: the device is not there, or the precision is unknown.
@@ -131,4 +136,5 @@ def resolve_runtime(
         workers=workers,
         channels_last=channels_last,
         deterministic=deterministic,
+        processes=processes or (torch.cuda.device_count() if device == "cuda" else 1),
     )

@@ -3,6 +3,8 @@
 Module names are those of existing checkpoints, so that they load.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from cd_pipeline.models.change_network import ChangeNetwork, Decoder, Encoder
 
 SKIP_CHANNELS = (24, 40, 64, 96)
 """Widths that the features at strides 2, 4, 8 and 16 are brought to (published)."""
+DEAD_PREFIXES = ("encoder.backbone.blocks.4.", "encoder.backbone.blocks.5.")
+"""Blocks of the published network, of 988,849 parameters, whose features it never read."""
 
 
 class TinyChangeUNet(ChangeNetwork):
@@ -44,3 +48,16 @@ class TinyChangeUNet(ChangeNetwork):
         x = self.decoder(self.skip1(f1), self.skip2(f2), self.skip3(f3), self.bott(f4))
         logits = self.head(x)  # Nx1xH/2xW/2
         return F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
+
+    def load_published_state(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Load a state dict of this network or of the published one.
+
+        Returns:
+            The keys that were dropped: those of the dead blocks 4 and 5, and no others.
+
+        Raises:
+            RuntimeError: any other key is missing or unexpected, or a shape differs.
+        """
+        dropped = [key for key in state if key.startswith(DEAD_PREFIXES)]
+        self.load_state_dict({key: value for key, value in state.items() if key not in set(dropped)})
+        return dropped

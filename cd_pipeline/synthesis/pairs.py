@@ -213,7 +213,7 @@ def _rendering(pair: Pair, plan: RealisticPlan, photos: PhotoStore, *, nuisance:
 def _published_row(photo: Photo, settings: PublishedSynthesis) -> Pair:
     row = _row(photo, pair_id(photo), seed_of(settings.seed, photo.sha256), settings.train_pairs)
     keeps_photo = row.after is None or not settings.reencode_jpeg
-    return replace(row, before=row.photo) if keeps_photo else row
+    return replace(row, before=row.photo, before_sha256=row.photo_sha256) if keeps_photo else row
 
 
 def _realistic_row(photo: Photo, draw: int, settings: RealisticSynthesis, size: int) -> Pair:

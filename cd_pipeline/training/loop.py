@@ -12,20 +12,28 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
+from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1, mean_image_iou
 from cd_pipeline.evaluation.predict import Batch, BatchLoader, iterate_logits
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.training.distributed import alone, from_the_first, joined, summed_up
 from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight
 from cd_pipeline.training.schedule import epoch_rates
 from cd_pipeline.training.settings import TrainingSettings
 
+JUDGED_BY = {"f1": "F1", "mean_image_iou": "mean IoU"}
+HALF = 0.5
+"""Threshold of the published mean IoU."""
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch. F1, IoU and threshold are of the pooled val pixels at the epoch's own best threshold."""
+    """One epoch.
+
+    F1, IoU and threshold are of the pooled val pixels at the epoch's own best threshold; the mean IoU of the
+    val images is at 0.5.
+    """
 
     epoch: int
     learning_rate: float
@@ -33,6 +41,7 @@ class EpochRecord:
     val_loss: float
     val_f1: float
     val_iou: float
+    val_mean_image_iou: float
     threshold: float
     train_seconds: float
     val_seconds: float
@@ -61,6 +70,7 @@ class Progress:
     min_improvement: float
     patience: int | None
     floor_f1: float = 0.0
+    best_by: str = "f1"
     history: list[EpochRecord] = field(default_factory=list)
     best: EpochRecord | None = None
     weights: Weights = field(default_factory=dict)
@@ -70,9 +80,12 @@ class Progress:
         self.history.append(record)
         if not math.isfinite(record.train_loss + record.val_loss):
             return
-        if self.best is None or record.val_f1 > self.best.val_f1 + self.min_improvement:
+        if self.best is None or self._score(record) > self._score(self.best) + self.min_improvement:
             self.best = record
             self.weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+
+    def _score(self, record: EpochRecord) -> float:
+        return float(getattr(record, f"val_{self.best_by}"))
 
     @property
     def stop_reason(self) -> str:
@@ -85,7 +98,7 @@ class Progress:
             return ""
         learns = best.val_f1 > self.floor_f1 + self.min_improvement
         if learns and last.epoch - best.epoch >= self.patience:
-            return f"no better val F1 in {self.patience} epochs"
+            return f"no better val {JUDGED_BY[self.best_by]} in {self.patience} epochs"
         return ""
 
 
@@ -101,6 +114,9 @@ def train(
 ) -> TrainingResult:
     """Train a network; validation and the result use the averaged (EMA) weights.
 
+    Where the runtime is one of several processes, all of them call this with the same arguments: each takes its
+    part of every batch, gradients are averaged, and the first one validates.
+
     Args:
         model: maps (before, after) to logits; it is changed in place.
         train_pairs: items of `PairDataset`'s form, asked for by (epoch, index).
@@ -115,15 +131,15 @@ def train(
     """
     runtime.prepare()
     torch.manual_seed(settings.seed)  # the weights were drawn before; this is for layers that draw
-    model = runtime.place(model)
-    loader = BatchLoader(train_pairs, runtime, settings.batch_size, shuffle_seed=settings.seed)
+    model = joined(runtime.place(model), runtime)
+    loader = BatchLoader(train_pairs, runtime, settings.batch_size, shuffle_seed=settings.seed, shared=True)
     loss = build_loss(loader, settings).to(runtime.device)
     optimizer = build_optimizer(model, settings)
     scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
     # one fused update of all float tensors, batch statistics included
-    average = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True)
+    average = ModelEmaV3(alone(model), decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True)
     steps = len(loader)
-    progress = Progress(settings.min_improvement, settings.patience)
+    progress = Progress(settings.min_improvement, settings.patience, best_by=settings.best_by)
     for epoch in range(settings.epochs):
         rates = epoch_rates(epoch, steps, settings)
         started = time.perf_counter()
@@ -139,6 +155,7 @@ def train(
             average,
             bar,
             rates,
+            loader.weights,
             loss,
             optimizer,
             scaler,
@@ -147,7 +164,10 @@ def train(
             first_step=epoch * steps,
         )
         trained = time.perf_counter()
-        scores = validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress)
+        scores = from_the_first(
+            runtime,
+            lambda: validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress),
+        )
         record = EpochRecord(
             epoch=epoch + 1,
             learning_rate=rates[-1],
@@ -155,12 +175,14 @@ def train(
             val_loss=scores.loss,
             val_f1=scores.confusion.f1,
             val_iou=scores.confusion.iou,
+            val_mean_image_iou=scores.mean_image_iou,
             threshold=scores.threshold,
             train_seconds=trained - started,
             val_seconds=time.perf_counter() - trained,
             images_per_second=_length(train_pairs) / (trained - started),
         )
-        progress.floor_f1 = scores.floor_f1 if settings.wait_for_floor else -1.0
+        waits = settings.wait_for_floor and settings.best_by == "f1"
+        progress.floor_f1 = scores.floor_f1 if waits else -1.0
         progress.add(record, average.module)
         on_epoch(record)
         if progress.stop_reason:
@@ -179,47 +201,52 @@ def train_epoch(
     average: ModelEmaV3,
     batches: Iterable[Batch],
     rates: Sequence[float],
+    weights: Sequence[float],
     loss: ChangeLoss,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    clip_norm: float,
+    clip_norm: float | None,
     runtime: Runtime,
     *,
     first_step: int = 0,
 ) -> float:
-    """Run one epoch of steps, each at its own learning rate.
+    """Run one epoch of steps, each at its own learning rate; `weights` are those of `BatchLoader`.
 
-    Returns the mean loss over pairs; the device is asked for it once.
+    Returns the mean loss over pairs, of all processes; the device is asked for it once.
     """
     model.train()
-    total = torch.zeros((), device=runtime.device)  # stays on the device: no wait in the loop
-    count = 0
-    for step, (batch, rate) in enumerate(zip(batches, rates, strict=True), start=first_step + 1):
+    total = torch.zeros(2, device=runtime.device)  # loss and pairs; on the device: no wait in the loop
+    steps = zip(batches, rates, weights, strict=True)
+    for step, (batch, rate, weight) in enumerate(steps, start=first_step + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate
         with runtime.autocast():
             logits = model(batch.before, batch.after)
         value = loss(logits, batch.truth, batch.valid)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(value).backward()
-        scaler.unscale_(optimizer)  # clipping needs the true norm
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
+        scaler.scale(value * weight).backward()
+        if clip_norm is not None:
+            scaler.unscale_(optimizer)  # clipping needs the true norm
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
         # without a step the decay is the settings' from the first update on, as published
-        average.update(model, step=step if average.use_warmup else None)
-        total += value.detach() * len(logits)
-        count += len(logits)
-    return float(total) / count
+        average.update(alone(model), step=step if average.use_warmup else None)
+        pairs = len(logits) if weight else 0
+        total[0] += value.detach() * pairs
+        total[1] += pairs
+    summed, count = summed_up(total, runtime).tolist()
+    return float(summed / count)
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Loss, and scores at the best threshold of the sweep."""
+    """Loss, scores at the best threshold of the sweep, and the mean IoU of the images at 0.5."""
 
     loss: float
     threshold: float
     confusion: Confusion
+    mean_image_iou: float
 
     @property
     def floor_f1(self) -> float:
@@ -243,20 +270,23 @@ def validate(
     sweep = ThresholdSweep(linear_thresholds(settings.sweep.low, settings.sweep.high, settings.sweep.steps))
     total = torch.zeros((), device=runtime.device)
     count = 0
+    images: list[Confusion] = []
     batches = iterate_logits(model, pairs, runtime, settings.batch_size)
     for logits, batch in _bar(batches, pairs, settings, "valid", show_progress):
         if not torch.isfinite(logits).all():
-            return Validation(math.nan, math.nan, Confusion())
+            return Validation(math.nan, math.nan, Confusion(), math.nan)
         total += loss(logits, batch.truth, batch.valid) * len(logits)
         count += len(logits)
-        sweep.update(
-            logits.sigmoid().cpu().numpy(), batch.truth.bool().cpu().numpy(), batch.valid.bool().cpu().numpy()
-        )
+        probability = logits.sigmoid().cpu().numpy()
+        truth, valid = batch.truth.bool().cpu().numpy(), batch.valid.bool().cpu().numpy()
+        sweep.update(probability, truth, valid)
+        images += map(Confusion.of, probability > HALF, truth, valid)
     threshold, index = sweep.best()
     return Validation(
         loss=float(total) / count,
         threshold=threshold,
         confusion=sweep.confusions().at(index),
+        mean_image_iou=mean_image_iou(images),
     )
 
 
@@ -272,15 +302,22 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
 
 
 def build_loss(loader: BatchLoader, settings: TrainingSettings) -> ChangeLoss:
-    """Return the loss; its positive weight is estimated on the first batches of epoch 0."""
-    positive = total = 0
-    for batch in islice(loader.epoch(), settings.pos_weight_batches):
-        positive += int((batch.truth * batch.valid).sum())
-        total += int(batch.valid.sum())
+    """Return the loss; its positive weight is estimated on the first batches of epoch 0, where it is used."""
+    pos_weight = 1.0
+    if settings.max_pos_weight > 1:
+        counts = torch.zeros(2, dtype=torch.int64, device=loader.runtime.device)  # changed and counted pixels
+        batches = zip(loader.epoch(), loader.weights, strict=False)
+        for batch, weight in islice(batches, settings.pos_weight_batches):
+            if weight:
+                counts[0] += (batch.truth * batch.valid).sum().long()
+                counts[1] += batch.valid.sum().long()
+        positive, total = summed_up(counts, loader.runtime).tolist()
+        pos_weight = balanced_pos_weight(positive, total, settings.max_pos_weight)
     return ChangeLoss(
-        pos_weight=balanced_pos_weight(positive, total, settings.max_pos_weight),
+        pos_weight=pos_weight,
         bce_weight=settings.bce_weight,
         tversky_weight=settings.tversky_weight,
+        dice_weight=settings.dice_weight,
         false_positive=settings.tversky_false_positive,
         false_negative=settings.tversky_false_negative,
     )

@@ -1,4 +1,4 @@
-"""The change loss: weighted binary cross-entropy plus Tversky."""
+"""The change loss: weighted binary cross-entropy plus Tversky or Dice."""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 LOGIT_LIMIT = 15.0
 """Logits are clamped to +-15 (published)."""
 TVERSKY_EPS = 1e-3
+DICE_EPS = 1e-6
+"""In numerator and denominator, per image (published)."""
 
 
 def tversky_loss(
@@ -38,10 +40,7 @@ def tversky_loss(
     >>> round(tversky_loss(truth * 0.5, truth, eps=0.0).item(), 4)  # TP 1, FN 1
     0.2308
     """
-    if probability.shape != truth.shape:
-        raise ValueError(
-            f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape"
-        )
+    _refuse_other_shape(probability, truth)
     p, t = probability.flatten(1), truth.flatten(1)  # NxP
     counted = torch.ones_like(p) if valid is None else valid.flatten(1)
     p, t = p * counted, t * counted
@@ -54,8 +53,43 @@ def tversky_loss(
     return torch.where(positives > 0, 1 - index, mean).mean()
 
 
+def dice_loss(
+    probability: Tensor, truth: Tensor, valid: Tensor | None = None, *, eps: float = DICE_EPS
+) -> Tensor:
+    """Return the mean over images of 1 - (2*TP + eps) / (sum of probabilities + sum of truth + eps).
+
+    As published: for an image without change it is all but 1 whatever is predicted, and the
+    cross-entropy beside it does the teaching.
+
+    Args:
+        probability: Nx1xHxW in [0, 1].
+        truth: the same shape, 0 or 1.
+        valid: the same shape, 0 where a pixel does not count; None: all count.
+        eps: keeps an empty image at 0 for an empty prediction.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> truth = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    >>> round(dice_loss(truth * 0.5, truth).item(), 4)  # 2 * 1 / (1 + 2)
+    0.3333
+    """
+    _refuse_other_shape(probability, truth)
+    p, t = probability.flatten(1), truth.flatten(1)  # NxP
+    if valid is not None:
+        p, t = p * valid.flatten(1), t * valid.flatten(1)
+    return (1 - (2 * (p * t).sum(1) + eps) / (p.sum(1) + t.sum(1) + eps)).mean()
+
+
+def _refuse_other_shape(probability: Tensor, truth: Tensor) -> None:
+    if probability.shape != truth.shape:
+        raise ValueError(
+            f"probability {tuple(probability.shape)} and truth {tuple(truth.shape)} differ in shape"
+        )
+
+
 class ChangeLoss(nn.Module):
-    """bce_weight * BCEWithLogits(pos_weight) + tversky_weight * Tversky, in float32."""
+    """bce_weight * BCEWithLogits(pos_weight) + tversky_weight * Tversky + dice_weight * Dice, in float32."""
 
     pos_weight: Tensor
 
@@ -65,6 +99,7 @@ class ChangeLoss(nn.Module):
         pos_weight: float,
         bce_weight: float = 0.6,
         tversky_weight: float = 0.4,
+        dice_weight: float = 0.0,
         false_positive: float = 0.7,
         false_negative: float = 0.3,
     ) -> None:
@@ -72,6 +107,7 @@ class ChangeLoss(nn.Module):
         self.register_buffer("pos_weight", torch.tensor(pos_weight))
         self.bce_weight = bce_weight
         self.tversky_weight = tversky_weight
+        self.dice_weight = dice_weight
         self.false_positive = false_positive
         self.false_negative = false_negative
 
@@ -82,14 +118,19 @@ class ChangeLoss(nn.Module):
         bce = F.binary_cross_entropy_with_logits(logits, truth, valid, pos_weight=self.pos_weight)
         if valid is not None:  # the mean is over all pixels; make it one over those that count
             bce = bce * (valid.numel() / valid.sum().clamp(min=1))
-        tversky = tversky_loss(
-            logits.sigmoid(),
-            truth,
-            valid,
-            false_positive=self.false_positive,
-            false_negative=self.false_negative,
-        )
-        return self.bce_weight * bce + self.tversky_weight * tversky
+        total, probability = self.bce_weight * bce, logits.sigmoid()
+        if self.tversky_weight:
+            tversky = tversky_loss(
+                probability,
+                truth,
+                valid,
+                false_positive=self.false_positive,
+                false_negative=self.false_negative,
+            )
+            total = total + self.tversky_weight * tversky
+        if self.dice_weight:
+            total = total + self.dice_weight * dice_loss(probability, truth, valid)
+        return total
 
 
 def balanced_pos_weight(positive: int, total: int, limit: float) -> float:

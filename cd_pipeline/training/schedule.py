@@ -27,8 +27,10 @@ def epoch_rates(epoch: int, steps: int, settings: TrainingSettings) -> list[floa
     Args:
         epoch: from 0.
         steps: of one epoch.
-        settings: by `schedule` the rate changes with each epoch (published) or with each step.
+        settings: by `schedule` the rate changes with each epoch (published), with each step or never.
     """
+    if settings.schedule == "constant":
+        return [settings.learning_rate] * steps
     unit = 1 if settings.schedule == "epoch" else steps
     positions = [epoch] * steps if unit == 1 else range(epoch * steps, (epoch + 1) * steps)
     return [

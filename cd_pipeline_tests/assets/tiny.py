@@ -73,8 +73,12 @@ def versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]:
-    """The metadata values of a materialized asset."""
-    (event,) = result.asset_materializations_for_node(asset)
+    """The metadata values of a materialized asset, by its name within the recipe."""
+    (event,) = [
+        event.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key and event.asset_key.path[-1] == asset
+    ]
     return {key: value.value for key, value in event.metadata.items()}
 
 

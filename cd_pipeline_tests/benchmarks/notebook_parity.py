@@ -214,6 +214,7 @@ class OurTrainer:
             self.average,
             self.batches.epoch(epoch),
             epoch_rates(epoch, len(self.batches), self.settings),
+            self.batches.weights,
             self.loss,
             self.optimizer,
             self.scaler,

@@ -11,9 +11,12 @@ import timm
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from torch import nn
 
 from cd_pipeline.models.build import NETWORKS, build_model, start_model
-from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.models.settings import NETWORK_OPTIONS, ModelSettings
+from cd_pipeline.models.siamese_unet import SiameseUNet
+from cd_pipeline.models.tiny_cd import TinyCD
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet
 from cd_pipeline.training.checkpoint import weights_digest
@@ -48,11 +51,13 @@ def cached_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str,
 def test_the_name_decides_the_network() -> None:
     assert isinstance(build_model(ModelSettings(name="tiny_change_unet")), TinyChangeUNet)
     assert isinstance(build_model(ModelSettings(name="tiny_siamese_unet")), TinySiameseUNet)
+    assert isinstance(build_model(ModelSettings(name="siamese_unet")), SiameseUNet)
+    assert isinstance(build_model(ModelSettings(name="tiny_cd")), TinyCD)
 
 
 def test_every_name_of_the_settings_has_its_network() -> None:
     names = get_args(ModelSettings.model_fields["name"].annotation)
-    assert set(NETWORKS) == set(names)
+    assert set(NETWORKS) == set(NETWORK_OPTIONS) == set(names)
     assert all(isinstance(build_model(ModelSettings(name=name)), NETWORKS[name]) for name in names)
 
 
@@ -70,6 +75,38 @@ def test_the_siamese_network_starts_from_seed_cache_and_saved_weights(
     again, is_pretrained = start_model(going_on, seed=6, logger=LOGGER)
     assert not is_pretrained
     assert weights_digest(again.state_dict()) == weights_digest(model.state_dict())
+
+
+def test_the_options_reach_the_network_that_takes_them() -> None:
+    plain = build_model(ModelSettings(name="siamese_unet"))
+    narrow = build_model(ModelSettings(name="siamese_unet", width=16, fusion="difference", norm="group"))
+    assert plain.head.in_channels == 32
+    assert narrow.head.in_channels == 16
+    assert narrow.bottleneck[0].in_channels == 8 * 16
+    assert isinstance(narrow.bottleneck[1], nn.GroupNorm)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "siamese_unet"])
+@pytest.mark.parametrize(("option", "value"), [("fusion", "difference"), ("width", 64), ("norm", "group")])
+def test_an_option_that_the_network_would_ignore_is_refused_with_those_that_take_it(
+    name: str, option: str, value: object
+) -> None:
+    message = f"{option} is {value!r}, which {name} does not take; leave it out, or use one of: siamese_unet"
+    with pytest.raises(ValidationError, match=message):
+        ModelSettings(name=name, **{option: value})
+
+
+def test_settings_come_back_from_their_dump() -> None:
+    chosen = [ModelSettings(name=name) for name in NETWORKS]
+    chosen.append(ModelSettings(name="siamese_unet", width=8, fusion="difference", norm="group"))
+    for settings in chosen:
+        assert ModelSettings(**settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 12}, {"fusion": "sum"}, {"norm": "layer"}])
+def test_an_option_out_of_its_range_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ModelSettings(name="siamese_unet", **wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"weights": "imagenet"}, {"pretrained": "perhaps"}])
@@ -140,14 +177,39 @@ def test_pretrained_weights_leave_the_rest_of_the_network_to_the_seed(
     assert all(torch.equal(value, reference[name]) for name, value in rest.items())
 
 
-def test_training_can_go_on_from_a_saved_state_dict(tmp_path: Path) -> None:
+def test_the_network_without_a_pretrained_encoder_asks_no_hub_and_warns_of_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    model, is_pretrained = start_model(ModelSettings(name="siamese_unet"), seed=5, logger=LOGGER)
+    assert isinstance(model, SiameseUNet)
+    assert not is_pretrained
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+    with pytest.raises(ValueError, match=r"w\.safetensors: the encoder of SiameseUNet is not one of timm's"):
+        model.load_encoder_weights(Path("w.safetensors"))
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_starts_without_the_hub(name: str) -> None:
+    model, is_pretrained = start_model(ModelSettings(name=name), seed=5, logger=LOGGER)
+    assert isinstance(model, NETWORKS[name])
+    assert not is_pretrained
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_can_go_on_from_a_saved_state_dict(name: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    source = build_model(ModelSettings())
+    source = build_model(ModelSettings(name=name))
     torch.save(source.state_dict(), tmp_path / "old.pt")
-    settings = ModelSettings(start_from=str(tmp_path / "old.pt"))
+    settings = ModelSettings(name=name, start_from=str(tmp_path / "old.pt"))
     model, pretrained = start_model(settings, seed=1, logger=logging.getLogger("test"))
     assert not pretrained
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), source.parameters(), strict=True))
+    assert weights_digest(model.state_dict()) == weights_digest(source.state_dict())
 
 
 def test_a_start_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:

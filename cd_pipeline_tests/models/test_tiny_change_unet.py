@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline_tests.models.measuring import parameters, photos, without_gradient
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -60,20 +61,11 @@ class PublishedNet(nn.Module):
         return F.interpolate(self.head(x), size=before.shape[2:], mode="bilinear", align_corners=False)
 
 
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def is_dead(key: str) -> bool:
     return key.split(".")[:4] in (
         ["encoder", "backbone", "blocks", "4"],
         ["encoder", "backbone", "blocks", "5"],
     )
-
-
-def pair(height: int, width: int, count: int = 2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return tuple(torch.rand((2, count, 3, height, width), generator=generator))  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +74,7 @@ def published() -> PublishedNet:
     torch.manual_seed(3)
     net = PublishedNet().train()
     with torch.no_grad():
-        net(*pair(64, 64, 4))
+        net(*photos(64, 64, 4))
     return net.eval()
 
 
@@ -110,7 +102,7 @@ def test_a_loaded_network_answers_as_the_published_one(published: PublishedNet) 
     net = TinyChangeUNet().eval()
     net.load_published_state(published.state_dict())
     with torch.no_grad():
-        ours, reference = net(*pair(96, 64)), published(*pair(96, 64))
+        ours, reference = net(*photos(96, 64)), published(*photos(96, 64))
     assert reference.std() > 1e-3
     torch.testing.assert_close(ours, reference, rtol=0, atol=1e-6)
 
@@ -151,22 +143,19 @@ def test_any_other_missing_or_unexpected_key_or_shape_is_refused(
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (256, 256), (384, 384)])
 def test_the_output_has_the_size_of_the_input(height: int, width: int) -> None:
     with torch.no_grad():
-        logits = TinyChangeUNet().eval()(*pair(height, width, 1))
+        logits = TinyChangeUNet().eval()(*photos(height, width, 1))
     assert logits.shape == (1, 1, height, width)
     assert torch.isfinite(logits).all()
 
 
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    net = TinyChangeUNet().train()
-    net(*pair(64, 64, 4)).square().mean().backward()
-    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    assert dead == []
+    assert without_gradient(TinyChangeUNet()) == []
 
 
 def test_a_pair_is_judged_alone_whatever_else_is_in_the_batch() -> None:
     net = TinyChangeUNet().eval()
-    before, after = pair(64, 64, 3)
+    before, after = photos(64, 64, 3)
     with torch.no_grad():
         together, alone = net(before, after), net(before[1:2], after[1:2])
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)

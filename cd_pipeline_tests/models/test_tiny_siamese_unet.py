@@ -4,36 +4,27 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet, standardised
+from cd_pipeline_tests.models.measuring import (
+    multiply_adds,
+    parameters,
+    photos,
+    settled,
+    without_gradient,
+)
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-
-def photos(height: int, width: int, count: int = 2, seed: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    first, second = torch.rand((2, count, 3, height, width), generator=generator)
-    return first, second
 
 
 @pytest.fixture(scope="module")
 def trained() -> TinySiameseUNet:
     """A network whose batch statistics are not the initial ones, in evaluation mode."""
     torch.manual_seed(3)
-    net = TinySiameseUNet().train()
-    with torch.no_grad():
-        for seed in range(12):
-            net(*photos(64, 64, 4, seed))
-    return net.eval()
-
-
-def multiply_adds(net: nn.Module) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(*photos(256, 256, 1))
-    return counter.get_total_flops() // 2
+    net = TinySiameseUNet()
+    settled(net)
+    return net
 
 
 def test_the_network_has_247297_parameters() -> None:
@@ -47,7 +38,7 @@ def test_the_network_has_247297_parameters() -> None:
     ups = sum(4 * c * to + to for c, to in steps)
     convs = sum(9 * 2 * to + 2 * 2 * to + 2 * to * to + 2 * to for _, to in steps)
     expected = sum(p.numel() for p in encoder.parameters()) + fused + ups + convs + 16 + 1
-    assert sum(p.numel() for p in TinySiameseUNet().parameters()) == expected == 247_297
+    assert parameters(TinySiameseUNet()) == expected == 247_297
 
 
 def test_it_needs_at_most_a_fifth_more_multiply_adds_than_the_published_network() -> None:
@@ -79,10 +70,7 @@ def test_a_pair_is_judged_alone_whatever_else_is_in_the_batch(trained: TinySiame
 
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    net = TinySiameseUNet().train()
-    net(*photos(64, 64, 4)).square().mean().backward()
-    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    assert dead == []
+    assert without_gradient(TinySiameseUNet()) == []
 
 
 def test_a_photo_is_standardised_channel_by_channel() -> None:
@@ -140,3 +128,9 @@ def test_our_own_state_dict_loads_with_nothing_dropped(trained: TinySiameseUNet)
 def test_a_state_dict_of_the_other_network_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"fusions\.0\.mix\.weight"):
         TinySiameseUNet().load_published_state(TinyChangeUNet().state_dict())
+
+
+def test_dead_blocks_are_those_of_the_published_network_alone() -> None:
+    state = {**TinySiameseUNet().state_dict(), "encoder.backbone.blocks.4.0.conv.weight": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match=r"blocks\.4\.0\.conv\.weight"):
+        TinySiameseUNet().load_published_state(state)

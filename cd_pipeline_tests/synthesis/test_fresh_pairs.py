@@ -114,7 +114,7 @@ def test_a_photo_that_changed_its_size_is_an_error_with_the_remedy(pairs: list[P
     path = Roots(tmp_path, tmp_path).resolve(pairs[0].photo)
     path.parent.mkdir(parents=True)
     Image.new("RGB", (60, 50)).save(path)
-    with pytest.raises(ValueError, match=r"the photo has changed; materialize raw_photos"):
+    with pytest.raises(ValueError, match=r"the file has changed; materialize all assets again"):
         FreshPairs(pairs, Roots(tmp_path, tmp_path), SIZE, SETTINGS)[0, 0]
 
 

@@ -267,7 +267,7 @@ def test_a_photo_that_changed_its_size_is_an_error_with_the_remedy(
 ) -> None:
     pair = replace(plan_pairs(photos, PUBLISHED)[0], photo="source:a.png")
     write_png(tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a\.png: the photo has changed; materialize raw_photos"):
+    with pytest.raises(ValueError, match=r"a\.png: the file has changed; materialize all assets again"):
         render_pair(pair, PhotoStore(Roots(tmp_path, tmp_path)))
 
 
@@ -462,5 +462,5 @@ def test_a_photo_that_changed_is_an_error_for_realistic_pairs_too(photos: list[P
     fresh = next(pair for pair in pairs if pair.after is None)
     plan = draw_plan(fresh, settings_, photo_pools(pairs), epoch=0)
     changed = replace(fresh, photo_sha256="0" * 64)
-    with pytest.raises(ValueError, match="the photo has changed; materialize raw_photos"):
+    with pytest.raises(ValueError, match="the file has changed; materialize all assets again"):
         render_plan(changed, plan, PhotoStore(roots))

@@ -89,9 +89,9 @@ def test_no_more_than_its_bytes_are_kept(
 
 def test_another_photo_under_the_name_is_refused_with_the_remedy(saved: tuple[Roots, str, Pixels]) -> None:
     roots, _, _ = saved
-    with pytest.raises(PhotoError, match=r"a\.png: the photo has changed; materialize raw_photos"):
+    with pytest.raises(PhotoError, match=r"a\.png: the file has changed; materialize all assets again"):
         PhotoStore(roots).photo(PHOTO, "0" * 64)
-    with pytest.raises(PhotoError, match=r"a\.png: the photo has changed; materialize raw_photos"):
+    with pytest.raises(PhotoError, match=r"a\.png: the file has changed; materialize all assets again"):
         PhotoStore(roots).reduced(PHOTO, "0" * 64, 40)
 
 

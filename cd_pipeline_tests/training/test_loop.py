@@ -414,7 +414,7 @@ def test_the_network_learns_a_few_pairs() -> None:
 
 
 def record(epoch: int, f1: float, loss: float = 0.5) -> EpochRecord:
-    return EpochRecord(epoch, 1e-4, loss, 0.5, f1, f1, 0.2, 1.0, 1.0, 10.0)
+    return EpochRecord(epoch, 1e-4, loss, 0.5, f1, f1, f1, 0.2, 1.0, 1.0, 10.0)
 
 
 def follow(scores: list[float], patience: int = 12, floor_f1: float = 0.0) -> Progress:

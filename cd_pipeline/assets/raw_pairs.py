@@ -1,0 +1,95 @@
+"""The raw pairs of a two-date data set: observed, or drawn where none are configured."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from tqdm import tqdm
+
+from cd_pipeline.assets.sample import ensure_sample, mark_sample
+from cd_pipeline.assets.stage import on_terminal, stage
+from cd_pipeline.metadata import table
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.two_date import TwoDateInventory
+
+
+def raw_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """Build the asset `raw_pairs` of a recipe."""
+
+    @stage(recipe, kinds=["png"], settings=[recipe.source])
+    def raw_pairs(
+        context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """The pairs of pictures and their labels, each read once; what cannot be used is listed with the reason.
+
+        Your own folder is only read. With none configured, aerial tiles are drawn.
+        """
+        from cd_pipeline.data.manifest import write_two_date
+        from cd_pipeline.data.two_date import scan_two_date
+        from cd_pipeline.synthesis.sample_tiles import draw_sample_tiles
+
+        def sample_version() -> str:
+            return scan_two_date(own, threads=compute.cores).version
+
+        own = workspace.folder(recipe, "raw_pairs")
+        configured = workspace.configured_source(recipe)
+        draw = partial(draw_sample_tiles, own, workers=compute.cores)
+        root = configured or ensure_sample(
+            context.log,
+            own,
+            "drawn tiles, not photos",
+            lambda progress: draw(progress=progress),
+            sample_version,
+        )
+        with tqdm(desc="reading pairs", unit=" pairs", leave=False, disable=not on_terminal()) as bar:
+            inventory = scan_two_date(root, threads=compute.cores, progress=bar.update)
+        if configured is None:
+            mark_sample(own, inventory.version)
+        write_two_date(own / "pairs.parquet", inventory.pairs)
+        for pair in inventory.quarantined:
+            context.log.warning(f"left out {pair.split}/{pair.name}: {pair.reason}")
+        counts = f"{len(inventory.usable)} pairs, {len(inventory.quarantined)} left out"
+        context.log.info(f"{counts}, in {root}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(inventory.version),
+            metadata={
+                "sample_data": configured is None,
+                "folder": dg.MetadataValue.path(root.absolute()),
+                **inventory_figures(inventory),
+            },
+        )
+
+    return raw_pairs
+
+
+def inventory_figures(inventory: "TwoDateInventory") -> dict[str, Any]:
+    """Return counts and tables of what was found, used or not."""
+    from cd_pipeline.data.split import SPLITS
+
+    usable = inventory.usable
+    rows = []
+    for split in SPLITS:
+        of_split = [pair for pair in usable if pair.split == split]
+        pixels = sum(pair.width * pair.height for pair in of_split)
+        changed = sum(pair.changed_share * pair.width * pair.height for pair in of_split)
+        sizes = sorted({f"{pair.width}x{pair.height}" for pair in of_split})
+        rows.append(
+            {
+                "split": split,
+                "pairs": len(of_split),
+                "unchanged": sum(pair.changed_share == 0 for pair in of_split),
+                "changed_pixel_share": changed / max(1, pixels),
+                "sizes": ", ".join(sizes[:4]) + (" …" if len(sizes) > 4 else ""),
+            }
+        )
+    return {
+        "pairs": len(usable),
+        "quarantined": len(inventory.quarantined),
+        "splits": table(rows),
+        "quarantined_pairs": table(
+            [{"pair": f"{p.split}/{p.name}", "reason": p.reason or ""} for p in inventory.quarantined]
+        ),
+    }

@@ -1,0 +1,71 @@
+"""Training pairs varied anew each epoch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from cd_pipeline.data.augmentation import augment, plan_augmentation
+from cd_pipeline.data.datasets import Key
+from cd_pipeline.data.files import seed_of
+from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.pairs import CACHE_BYTES, PairArrays, Roots, at_input_size, load_pictures
+from cd_pipeline.data.settings import AugmentationSettings
+from cd_pipeline.data.tiles import Window
+
+
+class AugmentedPairs(Dataset[torch.Tensor]):
+    """Pairs of a manifest that are on disk, varied by plans drawn from the row's seed and the epoch.
+
+    Items and form are those of `PairDataset`. The same `(epoch, index)` gives the same item in any worker.
+    Decoded pictures, which rows can share, are kept in memory up to `cache_bytes`.
+    """
+
+    draws = True
+    """Items cost time in every epoch: a loader process of its own is worth it."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        roots: Roots,
+        size: int,
+        settings: AugmentationSettings,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.pairs = pairs
+        self.size = size
+        self._roots = roots
+        self._settings = settings
+        self._free_bytes = cache_bytes
+        self._kept: dict[tuple[str, str | None], PairArrays] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> torch.Tensor:
+        epoch, index = key
+        pair = self.pairs[index]
+        pictures = self._pictures(pair)
+        rng = np.random.Generator(np.random.PCG64(seed_of(pair.seed, "epoch", epoch)))
+        plan = plan_augmentation(rng, pictures.mask, self.size, self._settings, self._crop(pair))
+        return augment(pictures, plan, self.size)
+
+    def _crop(self, pair: Pair) -> Window | None:
+        if not pair.tiled:
+            return Window(0, 0, self.size, self.size)
+        if pair.crop is None or self._settings.crop == "random":
+            return None
+        return Window(**pair.crop)
+
+    def _pictures(self, pair: Pair) -> PairArrays:
+        name = (pair.before, pair.after)
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = load_pictures(pair, self._roots)
+            kept = kept if pair.tiled else at_input_size(kept, self.size)
+            needed = sum(part.nbytes for part in kept if part is not None)
+            if needed <= self._free_bytes:
+                self._kept[name] = kept
+                self._free_bytes -= needed
+        return kept

@@ -1,0 +1,187 @@
+"""A training as plain values, so that it runs here or in the processes of torchrun.
+
+    torchrun --nproc-per-node 2 -m cd_pipeline.training.job JOB.json RESULT.pt
+
+trains the job in a file; `run_job` does that by itself where its runtime asks for several processes.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from cd_pipeline.data.files import atomic_path, write_text
+from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.settings import AugmentationSettings
+from cd_pipeline.models.build import start_model
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.training.distributed import process_group
+from cd_pipeline.training.loop import EpochRecord, TrainingResult, train
+from cd_pipeline.training.pair_sets import training_sets
+from cd_pipeline.training.settings import TrainingSettings
+
+OnEpoch = Callable[[EpochRecord], None]
+
+
+class TrainingJob(BaseModel):
+    """What is trained, on what, how and where."""
+
+    manifest: Path
+    source: Path
+    workspace: Path
+    size: int
+    synthesis: SynthesisSettings
+    augmentation: AugmentationSettings | None
+    model: ModelSettings
+    training: TrainingSettings
+    runtime: Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How training went, whether its encoder was pretrained, and how many pairs it had."""
+
+    training: TrainingResult
+    pretrained: bool
+    train_pairs: int
+    val_pairs: int
+
+
+def run_job(
+    job: TrainingJob,
+    logger: logging.Logger,
+    *,
+    on_epoch: OnEpoch = lambda record: None,
+    show_progress: bool = False,
+) -> JobResult:
+    """Train, in this process or in as many as the job's runtime asks for.
+
+    Args:
+        job: what to do.
+        logger: gets warnings, and what other processes print.
+        on_epoch: called after each epoch.
+        show_progress: draw bars; only of a single process.
+
+    Raises:
+        FloatingPointError, ValueError, OSError: as `train` and the readers of the data do.
+        RuntimeError: one of several processes failed.
+    """
+    if job.runtime.processes > 1:
+        return _in_processes(job, logger, on_epoch)
+    return _train(job, job.runtime, logger, on_epoch, show_progress)
+
+
+def _train(
+    job: TrainingJob, runtime: Runtime, logger: logging.Logger, on_epoch: OnEpoch, show_progress: bool
+) -> JobResult:
+    train_set, val_set = training_sets(
+        job.manifest, Roots(job.source, job.workspace), job.size, job.synthesis, job.augmentation
+    )
+    model, pretrained = start_model(job.model, seed=job.training.seed, logger=logger)
+    result = train(
+        model, train_set, val_set, job.training, runtime, on_epoch=on_epoch, show_progress=show_progress
+    )
+    return JobResult(result, pretrained, len(train_set), len(val_set))
+
+
+def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -> JobResult:
+    with tempfile.TemporaryDirectory(prefix="cd_pipeline_") as folder:
+        file, result = Path(folder, "job.json"), Path(folder, "result.pt")
+        write_text(file, job.model_dump_json())
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(job.runtime.processes)),
+            *("-m", "cd_pipeline.training.job", str(file), str(result)),
+        ]
+        failure = ""
+        threads = str(max(1, job.runtime.threads // job.runtime.processes))
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+            assert running.stdout is not None
+            try:
+                for line in running.stdout:
+                    message = _message(line)
+                    if "epoch" in message:
+                        on_epoch(EpochRecord(**message["epoch"]))
+                    failure = message.get("failure", failure)
+                    if "log" in message:
+                        logger.info(message["log"])
+            finally:
+                running.terminate()  # has ended, unless reading was interrupted
+        if failure:
+            raise ValueError(failure)
+        if running.returncode or not result.is_file():
+            raise RuntimeError(f"training in {job.runtime.processes} processes failed; the log says why")
+        return _read_result(result)
+
+
+def _message(line: str) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    return message if isinstance(message, dict) else {"log": line.rstrip()}
+
+
+def _write_result(path: Path, result: JobResult) -> None:
+    with atomic_path(path) as temporary:
+        torch.save({**asdict(result), "weights": result.training.weights}, temporary)
+
+
+def _read_result(path: Path) -> JobResult:
+    content = torch.load(path, weights_only=True)
+    training = content["training"]
+    history = [EpochRecord(**record) for record in training["history"]]
+    return JobResult(
+        TrainingResult(
+            weights=content["weights"],
+            best=EpochRecord(**training["best"]),
+            history=history,
+            pos_weight=training["pos_weight"],
+            stop_reason=training["stop_reason"],
+        ),
+        content["pretrained"],
+        content["train_pairs"],
+        content["val_pairs"],
+    )
+
+
+def _tell(**message: object) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Train the job of a file as one of torchrun's processes; the first one tells of it and writes the result."""
+    job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
+    logger = logging.getLogger("cd_pipeline")
+    with process_group(job.runtime) as runtime:
+        first = runtime.rank == 0
+
+        def on_epoch(record: EpochRecord) -> None:
+            if first:
+                _tell(epoch=asdict(record))
+
+        try:
+            result = _train(job, runtime, logger, on_epoch, show_progress=False)
+        except (ValueError, OSError, FloatingPointError) as error:
+            if first:
+                _tell(failure=str(error))
+            return 1
+        if first:
+            _write_result(Path(arguments[1]), result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
