@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cd_pipeline.evaluation.threshold import ChosenThreshold
     from cd_pipeline.training.checkpoint import Checkpoint
 
+HOW_IT_STARTED = {"start_from", "pretrained"}
+"""Settings of a network that its checkpoint no longer depends on."""
 MASKS_STAMP = "manifest.sha256"
 """Written last into change_masks: the hash of the manifest that its pictures were rendered for."""
 
@@ -70,10 +72,9 @@ def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
     saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
     if saved.data_version != file_digest(manifest_path(workspace, recipe)):
         raise _stale(workspace, recipe, "checkpoint", "another pair_manifest")
-    if (
-        saved.recipe["input"] != recipe.input.model_dump()
-        or saved.recipe["model"]["name"] != recipe.model.name
-    ):
+    network = recipe.model.model_dump(exclude=HOW_IT_STARTED)
+    found = {name: value for name, value in saved.recipe["model"].items() if name not in HOW_IT_STARTED}
+    if saved.recipe["input"] != recipe.input.model_dump() or found != network:
         raise _stale(workspace, recipe, "checkpoint", "another recipe (input or model)")
     return saved
 

@@ -18,7 +18,7 @@ from cd_pipeline.data.tiles import Window
 class AugmentedPairs(Dataset[torch.Tensor]):
     """Pairs of a manifest that are on disk, varied by plans drawn from the row's seed and the epoch.
 
-    Items and form are those of `PairDataset`. The same `(epoch, index)` gives the same item in any worker.
+    Few pairs are repeated within an epoch, each time varied anew. Items and form are those of `PairDataset`. The same `(epoch, index)` gives the same item in any worker.
     Decoded pictures, which rows can share, are kept in memory up to `cache_bytes`.
     """
 
@@ -37,17 +37,19 @@ class AugmentedPairs(Dataset[torch.Tensor]):
         self.size = size
         self._roots = roots
         self._settings = settings
+        self._repeats = max(1, round(settings.epoch_pairs / max(1, len(pairs))))
         self._free_bytes = cache_bytes
         self._kept: dict[tuple[str, str | None], PairArrays] = {}
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.pairs) * self._repeats
 
     def __getitem__(self, key: Key) -> torch.Tensor:
         epoch, index = key
-        pair = self.pairs[index]
+        repeat, row = divmod(index, len(self.pairs))
+        pair = self.pairs[row]
         pictures = self._pictures(pair)
-        rng = np.random.Generator(np.random.PCG64(seed_of(pair.seed, "epoch", epoch)))
+        rng = np.random.Generator(np.random.PCG64(seed_of(pair.seed, "epoch", epoch, repeat)))
         plan = plan_augmentation(rng, pictures.mask, self.size, self._settings, self._crop(pair))
         return augment(pictures, plan, self.size)
 

@@ -34,6 +34,7 @@ class InputSettings(BaseModel):
 
 
 PUBLISHED_AUGMENTATION: dict[str, Any] = {
+    "epoch_pairs": 1,
     "crop": "manifest",
     "vertical_flip": 0.0,
     "quarter_turns": False,
@@ -53,6 +54,11 @@ class AugmentationSettings(BaseModel):
 
     preset: Literal["varied", "published"] = Field(
         default="varied", description="published: a horizontal flip alone; what is set beside it goes first"
+    )
+    epoch_pairs: int = Field(
+        default=100,
+        ge=1,
+        description="fewer training pairs are repeated, each time varied anew, to about as many an epoch",
     )
     crop: Literal["manifest", "random"] = Field(
         default="random",

@@ -68,8 +68,8 @@ class PairFolder:
 class TwoDatePair:
     """One pair of a data set, as found.
 
-    `before`, `after` and `label` are relative to the root, in POSIX form; the hashes are of their bytes,
-    `pixels_sha256` of the decoded pictures. `changed_share` is the share of changed pixels. `reason` says why
+    `before`, `after` and `label` are relative to the root, in POSIX form; the hashes are of their bytes and of
+    the decoded pictures. `changed_share` is the share of changed pixels. `reason` says why
     the pair is not used; None: it is.
     """
 
@@ -81,7 +81,8 @@ class TwoDatePair:
     before_sha256: str = ""
     after_sha256: str = ""
     label_sha256: str = ""
-    pixels_sha256: str = ""
+    before_pixels_sha256: str = ""
+    after_pixels_sha256: str = ""
     width: int = 0
     height: int = 0
     changed_share: float = 0.0
@@ -180,8 +181,8 @@ def leaking_pictures(pairs: Sequence[TwoDatePair]) -> list[list[str]]:
     places: dict[str, dict[str, str]] = {}
     for pair in pairs:
         if pair.reason is None:
-            places.setdefault(pair.before_sha256, {})[pair.split] = pair.before
-            places.setdefault(pair.after_sha256, {})[pair.split] = pair.after
+            places.setdefault(pair.before_pixels_sha256, {})[pair.split] = pair.before
+            places.setdefault(pair.after_pixels_sha256, {})[pair.split] = pair.after
     return [sorted(files.values()) for files in places.values() if len(files) > 1]
 
 
@@ -272,7 +273,8 @@ def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
         pair,
         width=before.shape[1],
         height=before.shape[0],
-        pixels_sha256=digest(before.shape, before.tobytes(), after.tobytes()),
+        before_pixels_sha256=digest(before.shape, before.tobytes()),
+        after_pixels_sha256=digest(after.shape, after.tobytes()),
         changed_share=float(np.count_nonzero(label) / label.size),
         reason=size_problem(before, after, label) or None,
     )
@@ -280,15 +282,20 @@ def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
 
 def _without_duplicates(pairs: Sequence[TwoDatePair]) -> list[TwoDatePair]:
     # Of identical pairs the one of test is kept, then that of val: what is measured stays unseen.
-    first: dict[str, TwoDatePair] = {}
+    first: dict[frozenset[str], TwoDatePair] = {}
     order = (*reversed(SPLITS), "")
     result = []
     for pair in sorted(pairs, key=lambda pair: (order.index(pair.split), pair.name)):
-        kept = first.setdefault(pair.pixels_sha256, pair) if pair.reason is None else pair
+        kept = first.setdefault(_pictures(pair), pair) if pair.reason is None else pair
         result.append(
             pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{kept.name}")
         )
     return sorted(result, key=lambda pair: (pair.split, pair.name))
+
+
+def _pictures(pair: TwoDatePair) -> frozenset[str]:
+    # in either order: exchanged dates are the same pair
+    return frozenset((pair.before_pixels_sha256, pair.after_pixels_sha256))
 
 
 def _by_stem(folder: Path, faults: list[tuple[str, str]]) -> dict[str, list[Path]]:

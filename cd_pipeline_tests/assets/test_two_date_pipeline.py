@@ -159,7 +159,7 @@ def test_pictures_can_be_resized_as_published(whole: Run, tmp_path: Path) -> Non
         input={"size": 64},
         augmentation={"preset": "published"},
         model={"name": "siamese_unet", "width": 8, "pretrained": False},
-        training={"preset": "siamese", "epochs": 8, "batch_size": 2, "learning_rate": 3e-3},
+        training={"preset": "siamese", "epochs": 30, "batch_size": 2, "learning_rate": 3e-3},
         threshold={"pairs": "own", "fixed": 0.5},
     )
     result = run(recipe, tmp_path, select=ASSETS[:5], workers=0)

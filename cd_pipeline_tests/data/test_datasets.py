@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from cd_pipeline.data.datasets import EpochSampler, PairDataset, to_sample
+from cd_pipeline.data.datasets import EpochSampler, PairDataset, RankBatches, to_sample
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
 from cd_pipeline.data.photos import scan_photos
@@ -116,3 +119,78 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     np.random.default_rng(3).random()
     assert order(0, 42) == first
     assert len({tuple(order(epoch, seed)) for epoch in range(4) for seed in range(4)}) == 16
+
+
+def test_a_tile_of_a_pair_is_an_item_at_its_own_scale(pairs: list[Pair], roots: Roots) -> None:
+    whole = to_sample(load_pair(pairs[0], roots))
+    crop = {"left": 40, "top": 13, "width": SIZE, "height": SIZE}
+    dataset = PairDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)
+    assert torch.equal(dataset[0, 0], whole[:, 13 : 13 + SIZE, 40 : 40 + SIZE])
+
+
+def test_a_tile_smaller_than_the_input_is_padded_and_the_padding_does_not_count(
+    pairs: list[Pair], roots: Roots
+) -> None:
+    crop = {"left": 0, "top": 5, "width": 20, "height": 24}
+    item = PairDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)[0, 0]
+    whole = to_sample(load_pair(pairs[0], roots))
+    assert torch.equal(item[:, :24, :20], whole[:, 5:29, :20])
+    assert int((item[7] > 0).sum()) == 20 * 24
+
+
+def shared_out(count: int, batch_size: int, processes: int) -> list[RankBatches]:
+    return [
+        RankBatches(EpochSampler(count, epoch=3, shuffle_seed=5), batch_size, rank, processes)
+        for rank in range(processes)
+    ]
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5))
+def test_all_processes_together_see_the_batches_of_a_single_one(
+    count: int, batch_size: int, processes: int
+) -> None:
+    keys = list(EpochSampler(count, epoch=3, shuffle_seed=5))
+    expected = [keys[start : start + batch_size] for start in range(0, count, batch_size)]
+    ranks = shared_out(count, batch_size, processes)
+    steps = [list(rank) for rank in ranks]
+    assert {len(batches) for batches in steps} == {len(rank) for rank in ranks} == {len(expected)}
+    for number, batch in enumerate(expected):
+        weights = [rank.weights[number] for rank in ranks]
+        counted = [
+            key
+            for batches, weight in zip(steps, weights, strict=True)
+            for key in (batches[number] if weight else [])
+        ]
+        assert sorted(counted) == sorted(batch)
+        assert sum(weights) / processes == pytest.approx(1)
+        for batches, weight in zip(steps, weights, strict=True):
+            assert batches[number]
+            if weight:
+                assert weight == pytest.approx(len(batches[number]) * processes / len(batch))
+            else:
+                assert len(batches[number]) == 1
+                assert batches[number][0] in batch
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 4))
+def test_the_weighted_mean_over_processes_is_the_mean_of_the_batch(
+    values: list[float], batch_size: int, processes: int
+) -> None:
+    ranks = shared_out(len(values), batch_size, processes)
+    (single,) = shared_out(len(values), batch_size, 1)
+    for number, batch in enumerate(single):
+        means = [np.mean([values[index] for _, index in list(rank)[number]]) for rank in ranks]
+        weighted = [mean * rank.weights[number] for mean, rank in zip(means, ranks, strict=True)]
+        assert np.mean(weighted) == pytest.approx(np.mean([values[index] for _, index in batch]), abs=1e-9)
+
+
+def test_shares_of_a_batch_differ_by_at_most_one_pair() -> None:
+    for first, second, third in zip(*shared_out(22, 8, 3), strict=True):
+        sizes = [len(first), len(second), len(third)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_share_that_is_empty_weighs_nothing() -> None:
+    first, second = shared_out(5, 4, 2)  # four pairs, then one
+    assert (first.weights, second.weights) == ([1.0, 2.0], [1.0, 0.0])
+    assert list(second)[1] == list(first)[1]

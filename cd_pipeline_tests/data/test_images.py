@@ -2,17 +2,22 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from cd_pipeline.data.files import bytes_digest
 from cd_pipeline.data.images import (
     PhotoError,
+    decode_label,
     decode_photo,
     encode_jpeg,
     encode_png,
+    read_label,
     read_mask,
     read_photo,
     write_png,
@@ -158,7 +163,7 @@ def test_the_error_of_a_bad_photo_names_the_file(tmp_path: Path) -> None:
 
 
 def test_the_error_of_a_missing_photo_names_the_file_and_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.jpg.*materialize raw_photos"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg.*materialize its asset again"):
         read_photo(tmp_path / "gone.jpg")
 
 
@@ -194,3 +199,142 @@ def test_jpeg_keeps_the_order_of_the_channels() -> None:
     flat = np.empty((32, 32, 3), np.uint8)
     flat[:] = (200, 100, 20)
     np.testing.assert_allclose(as_pillow_sees(encode_jpeg(flat, 95)).astype(int), flat, atol=3)
+
+
+CHANGED = PIXELS[..., 0] > 128
+
+
+def grey_label(low: int, high: int, kind: str, dtype: type = np.uint8) -> bytes:
+    """A label of CHANGED stored as two grey values."""
+    return encoded(Image.fromarray(np.where(CHANGED, high, low).astype(dtype)), kind)
+
+
+def assert_read_as_changed(content: bytes) -> None:
+    label = decode_label(content)
+    assert (label.dtype, label.shape) == (np.uint8, CHANGED.shape)
+    np.testing.assert_array_equal(label, np.where(CHANGED, 255, 0))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+@pytest.mark.parametrize("high", [1, 128, 255])
+def test_a_label_of_two_grey_values_is_read_from_every_format(kind: str, high: int) -> None:
+    assert_read_as_changed(grey_label(0, high, kind))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("high", [1, 255, 1 << 15, 65535])
+def test_a_16_bit_label_is_read(kind: str, high: int) -> None:
+    assert_read_as_changed(grey_label(0, high, kind, np.uint16))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_grey_label_may_be_stored_in_any_mode(mode: str) -> None:
+    grey = Image.fromarray(np.where(CHANGED, 255, 0).astype(np.uint8))
+    assert_read_as_changed(encoded(grey.convert(mode), "PNG"))
+
+
+def test_what_a_label_is_does_not_depend_on_its_transparency() -> None:
+    grey = np.where(CHANGED, 255, 0).astype(np.uint8)
+    clear = np.zeros_like(grey)
+    assert_read_as_changed(encoded(Image.fromarray(np.dstack([grey, grey, grey, clear])), "PNG"))
+
+
+@pytest.mark.parametrize(("dtype", "middle"), [(np.uint8, 127), (np.uint16, 32767)])
+def test_soft_edges_are_split_at_the_middle_of_the_range(dtype: type, middle: int) -> None:
+    stored = np.array([[0, 1, middle, middle + 1, 2 * middle + 1]], dtype)
+    label = decode_label(encoded(Image.fromarray(np.repeat(stored, 16, axis=0)), "PNG"))
+    assert label[0].tolist() == [0, 0, 0, 255, 255]
+
+
+def test_a_label_without_change_is_empty() -> None:
+    assert not decode_label(encoded(Image.new("L", (20, 20)), "PNG")).any()
+
+
+@pytest.mark.parametrize(
+    ("highest", "dtype"),
+    [
+        *((value, np.uint8) for value in (2, 5, 127)),
+        *((value, np.uint16) for value in (5, 256, 1000, 32767)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_map_of_class_numbers_is_no_label(highest: int, dtype: type, kind: str) -> None:
+    with pytest.raises(PhotoError, match=f"label values up to {highest}; expected 0 and 1, or 0 and 255"):
+        decode_label(grey_label(0, highest, kind, dtype))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_a_label_in_colour_is_refused(mode: str) -> None:
+    with pytest.raises(PhotoError, match="label in colour; expected grey values 0 and 1, or 0 and 255"):
+        decode_label(encoded(Image.fromarray(PIXELS).convert(mode), "PNG"))
+
+
+@pytest.mark.parametrize("values", [CHANGED.astype(np.float32), np.full((20, 20), np.nan, np.float32)])
+def test_a_label_of_fractions_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(PhotoError, match="label of float32 values; expected whole numbers"):
+        decode_label(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", "그림이 아님".encode() * 20, png(b"", b"")])
+def test_what_is_no_picture_is_no_label(content: bytes) -> None:
+    with pytest.raises(PhotoError, match=rf"cannot be decoded as an image \({len(content)} bytes\)"):
+        decode_label(content)
+
+
+def test_a_label_whose_header_claims_ten_gigapixels_is_refused() -> None:
+    with pytest.raises(PhotoError, match="refused by the decoder"):
+        decode_label(png(png_header(100_000, 100_000), b"0" * 100))
+
+
+def test_the_errors_of_labels_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "라벨.png"
+    with pytest.raises(FileNotFoundError, match=r"라벨\.png: the mask is not there; put it back"):
+        read_label(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(PhotoError, match=r"라벨\.png: cannot be decoded as an image \(4 bytes\)"):
+        read_label(path)
+
+
+@pytest.mark.parametrize("read", [read_photo, read_label])
+def test_a_file_whose_content_has_changed_is_refused(
+    tmp_path: Path, read: Callable[[Path, str | None], Pixels]
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(grey_label(0, 255, "PNG"))
+    sha256 = bytes_digest(path.read_bytes())
+    np.testing.assert_array_equal(read(path, sha256), read(path, None))
+    path.write_bytes(grey_label(255, 0, "PNG"))
+    with pytest.raises(PhotoError, match=r"a\.png: the file has changed; materialize all assets again"):
+        read(path, sha256)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits"])
+def test_a_tiff_decodes_as_pillow_does(compression: str) -> None:
+    content = encoded(Image.fromarray(PIXELS), "TIFF", compression=compression)
+    np.testing.assert_array_equal(decode_photo(content), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA"])
+def test_every_tiff_mode_becomes_rgb(mode: str) -> None:
+    content = encoded(Image.fromarray(PIXELS).convert(mode), "TIFF")
+    np.testing.assert_array_equal(decode_photo(content), as_pillow_sees(content))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_all_16_bit_grey_values_are_scaled_to_8_bits(kind: str) -> None:
+    grey = np.random.default_rng(2).integers(0, 65536, (40, 50)).astype(np.uint16)
+    grey[0, :2] = 0, 65535
+    decoded = decode_photo(encoded(Image.fromarray(grey), kind)).astype(float)
+    assert decoded[0, 0].tolist() == [0, 0, 0]
+    assert decoded[0, 1].tolist() == [255, 255, 255]
+    assert np.abs(decoded - grey[..., None] / 257).max() <= 1
+
+
+def test_a_16_bit_rgb_tiff_becomes_8_bit_rgb() -> None:
+    bgr = cv2.cvtColor(PIXELS.astype(np.uint16) * 257, cv2.COLOR_RGB2BGR)
+    np.testing.assert_array_equal(decode_photo(cv2.imencode(".tiff", bgr)[1].tobytes()), PIXELS)
+
+
+def test_a_tiff_of_fractions_is_refused() -> None:
+    with pytest.raises(PhotoError, match="cannot be decoded"):
+        decode_photo(encoded(Image.fromarray(PIXELS[..., 0].astype(np.float32) / 255), "TIFF"))

@@ -17,11 +17,14 @@ from cd_pipeline.data.manifest import (
     read_pairs,
     read_photos,
     read_rows,
+    read_two_date,
     write_pairs,
     write_photos,
     write_rows,
+    write_two_date,
 )
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.two_date import TwoDatePair
 from cd_pipeline.synthesis.nuisance import Nuisance
 from cd_pipeline.synthesis.plan import Change, ChangePlan
 from cd_pipeline.synthesis.realistic_plan import Patch, RealisticChange, RealisticPlan, View
@@ -272,3 +275,73 @@ def test_a_manifest_says_which_settings_it_was_planned_with(tmp_path: Path) -> N
     path.write_bytes(b"no parquet")
     with pytest.raises(ManifestError, match="not a readable Parquet file"):
         plan_version_of(path)
+
+
+two_date_pairs = st.builds(
+    TwoDatePair,
+    name=texts,
+    split=texts,
+    before=texts,
+    after=texts,
+    label=texts,
+    before_sha256=texts,
+    after_sha256=texts,
+    label_sha256=texts,
+    before_pixels_sha256=texts,
+    after_pixels_sha256=texts,
+    width=sizes,
+    height=sizes,
+    changed_share=st.floats(0, 1),
+    reason=st.none() | texts,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(two_date_pairs, max_size=4))
+def test_two_date_pairs_read_back_as_written(folder: Path, rows: list[TwoDatePair]) -> None:
+    write_two_date(folder / "raw_pairs" / "pairs.parquet", rows)
+    assert read_two_date(folder / "raw_pairs" / "pairs.parquet") == rows
+
+
+def test_two_date_pairs_of_another_version_name_the_remedy(tmp_path: Path) -> None:
+    write_photos(tmp_path / "raw_pairs" / "pairs.parquet", [])
+    with pytest.raises(ManifestError, match=r"columns of another version.*materialize raw_pairs again"):
+        read_two_date(tmp_path / "raw_pairs" / "pairs.parquet")
+
+
+hashes = st.none() | texts
+crops = st.fixed_dictionaries({key: sizes for key in ("left", "top", "width", "height")})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    before=hashes,
+    after=hashes,
+    mask=hashes,
+    crop=st.none() | crops,
+    tiled=st.booleans(),
+    changed=st.booleans(),
+)
+def test_crops_and_hashes_read_back_as_written(
+    folder: Path,
+    before: str | None,
+    after: str | None,
+    mask: str | None,
+    crop: dict[str, int] | None,
+    tiled: bool,
+    changed: bool,
+) -> None:
+    pair = replace(
+        PAIR,
+        before_sha256=before,
+        after_sha256=after,
+        mask_sha256=mask,
+        crop=crop,
+        tiled=tiled,
+        changed=changed,
+        photo="",
+        boxes=(),
+        plan=None,
+    )
+    write_pairs(folder / "crops.parquet", [pair, PAIR])
+    assert read_pairs(folder / "crops.parquet") == [pair, PAIR]

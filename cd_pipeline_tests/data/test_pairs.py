@@ -1,14 +1,30 @@
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, input_pairs, load_pair
+from cd_pipeline.data.pairs import (
+    PairArrays,
+    Roots,
+    at_input_size,
+    input_pairs,
+    load_mask,
+    load_pair,
+    load_pictures,
+    network_view,
+    network_windows,
+    padded_pair,
+    spread,
+)
+from cd_pipeline.data.tiles import Window
 from cd_pipeline_tests.drawn import draw_photo
 
 PAIR = Pair(
@@ -152,8 +168,133 @@ def test_pairs_come_one_at_a_time_in_order(roots: Roots, arrays: PairArrays) -> 
 
 def test_a_photo_that_is_no_longer_the_planned_one_is_refused(roots: Roots) -> None:
     path = roots.resolve(PAIR.before)
-    planned = replace(PAIR, photo=PAIR.before, photo_sha256=file_digest(path))
+    planned = replace(PAIR, before_sha256=file_digest(path))
     load_pair(planned, roots)
     path.write_bytes(roots.resolve(str(PAIR.after)).read_bytes())
-    with pytest.raises(ValueError, match=r"a\.png: the photo has changed; materialize raw_photos"):
+    with pytest.raises(ValueError, match=r"a\.png: the file has changed; materialize all assets again"):
         load_pair(planned, roots)
+
+
+@pytest.mark.parametrize("part", ["before", "after", "mask"])
+def test_every_picture_must_be_the_one_of_the_manifest(roots: Roots, part: str) -> None:
+    path = roots.resolve(getattr(PAIR, part))
+    planned = replace(PAIR, **{f"{part}_sha256": file_digest(path)})
+    load_pair(planned, roots)
+    path.write_bytes(path.read_bytes() + b"\0")
+    load_pair(PAIR, roots)  # without a hash any content will do
+    with pytest.raises(ValueError, match=rf"{part}/a\.png|방 1/a\.png: the file has changed"):
+        load_pair(planned, roots)
+
+
+def test_a_changed_mask_is_refused_where_it_is_read_alone(roots: Roots) -> None:
+    path = roots.resolve(str(PAIR.mask))
+    planned = replace(PAIR, mask_sha256=file_digest(path))
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"mask/a\.png: the file has changed"):
+        load_mask(planned, roots)
+
+
+CROP = {"left": 7, "top": 11, "width": 40, "height": 20}
+CROPPED = replace(PART_COUNTS, crop=CROP, tiled=True)
+
+
+def test_a_pair_with_a_crop_is_that_part_of_its_pictures(
+    roots: Roots, arrays: PairArrays, valid: npt.NDArray[np.uint8]
+) -> None:
+    for cropped, whole in zip(load_pair(CROPPED, roots), arrays._replace(valid=valid), strict=True):
+        assert cropped is not None and whole is not None
+        np.testing.assert_array_equal(cropped, whole[11:31, 7:47])
+    for loaded, whole in zip(load_pictures(CROPPED, roots)[:3], arrays[:3], strict=True):
+        np.testing.assert_array_equal(loaded, whole)
+
+
+@pytest.mark.parametrize("crop", [None, CROP, {"left": 0, "top": 39, "width": 60, "height": 1}])
+def test_the_mask_alone_is_that_of_the_pair(roots: Roots, crop: dict[str, int] | None) -> None:
+    pair = replace(PAIR, crop=crop)
+    np.testing.assert_array_equal(load_mask(pair, roots), load_pair(pair, roots).mask)
+
+
+def test_a_mask_stored_as_0_and_1_is_read_as_0_and_255(roots: Roots, arrays: PairArrays) -> None:
+    write_png(roots.resolve(str(PAIR.mask)), arrays.mask // 255)
+    np.testing.assert_array_equal(load_pair(PAIR, roots).mask, arrays.mask)
+    np.testing.assert_array_equal(load_mask(PAIR, roots), arrays.mask)
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_mirrored_pixels_do_not_count(arrays: PairArrays, partly: bool) -> None:
+    counted = np.full_like(arrays.mask, 255)
+    counted[:, :5] = 0 if partly else 255
+    enlarged = padded_pair(arrays._replace(valid=counted if partly else None), 64)
+    assert enlarged.valid is not None
+    for image in enlarged:
+        assert image is not None and image.shape[:2] == (64, 64)
+    for image, original in zip(enlarged[:3], arrays[:3], strict=True):
+        np.testing.assert_array_equal(image[:40, :60], original)
+    np.testing.assert_array_equal(enlarged.valid, np.pad(counted, ((0, 24), (0, 4))))
+    assert not enlarged.mask[40:].any() and not enlarged.mask[:, 60:].any()
+    np.testing.assert_array_equal(enlarged.after[40:, :60], arrays.after[:15:-1])
+
+
+def test_a_pair_that_is_large_enough_is_not_padded(arrays: PairArrays) -> None:
+    assert padded_pair(arrays, 40) is arrays
+
+
+def test_a_pair_that_is_resized_is_seen_whole() -> None:
+    assert network_windows(PAIR, 32) == network_windows(replace(PAIR, crop=CROP), 32) == [None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(16, 90), st.integers(16, 90), st.sampled_from([32, 64]), st.booleans())
+def test_the_windows_of_a_tiled_pair_cover_it(width: int, height: int, size: int, cropped: bool) -> None:
+    crop = {"left": 3, "top": 4, "width": width, "height": height}
+    sides = {"width": 200, "height": 200, "crop": crop} if cropped else {"width": width, "height": height}
+    seen = np.zeros((height, width), int)
+    for window in network_windows(replace(PAIR, tiled=True, **sides), size):
+        assert window is not None
+        part = seen[window.rows, window.columns]
+        assert part.shape == (min(size, height), min(size, width))
+        part += 1
+    assert seen.min() >= 1
+
+
+def test_a_tiled_pair_is_seen_at_its_own_scale_in_full_tiles(roots: Roots, arrays: PairArrays) -> None:
+    views = list(input_pairs([replace(PAIR, tiled=True)], roots, 32))
+    corners = [(top, left) for top in (0, 8) for left in (0, 28)]  # 40 px high, 60 px wide
+    for view, (top, left) in zip(views, corners, strict=True):
+        for image, whole in zip(view[:3], arrays[:3], strict=True):
+            np.testing.assert_array_equal(image, whole[top : top + 32, left : left + 32])
+        assert view.valid is None
+
+
+def test_a_tile_that_is_too_small_is_padded_and_the_padding_does_not_count(arrays: PairArrays) -> None:
+    view = network_view(arrays, Window(30, 0, 30, 40), 64)
+    assert view.valid is not None
+    assert (view.valid > 0).sum() == 30 * 40
+    np.testing.assert_array_equal(view.before[:40, :30], arrays.before[:, 30:])
+
+
+def test_resized_views_are_those_of_the_input_size(roots: Roots, arrays: PairArrays) -> None:
+    (view,) = input_pairs([PAIR], roots, 32)
+    for image, expected in zip(view[:3], at_input_size(arrays, 32)[:3], strict=True):
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 4, 6]), (8, range(8))])
+def test_limited_views_are_evenly_spaced_over_all_tiles_of_all_pairs(
+    roots: Roots, limit: int, expected: list[int]
+) -> None:
+    pairs = [replace(PAIR, tiled=True), replace(PAIR, pair_id="b", tiled=True)]  # four tiles each
+    views = list(input_pairs(pairs, roots, 32))
+    assert len(views) == 8
+    limited = list(input_pairs(pairs, roots, 32, limit))
+    assert len(limited) == len(expected)
+    for view, index in zip(limited, expected, strict=True):
+        np.testing.assert_array_equal(view.before, views[index].before)
+
+
+@given(st.integers(0, 200), st.integers(1, 50))
+def test_spread_items_are_evenly_spaced_and_no_more_than_asked(length: int, count: int) -> None:
+    chosen = spread(range(length), count)
+    assert min(length, count) / 2 <= len(chosen) <= count
+    assert chosen[:1] == list(range(min(1, length)))
+    assert len({b - a for a, b in pairwise(chosen)}) <= 1

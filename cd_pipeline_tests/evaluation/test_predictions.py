@@ -9,15 +9,18 @@ import torch.nn.functional as F
 from PIL import Image as Pillow
 from scipy.ndimage import uniform_filter
 from sklearn.metrics import confusion_matrix
+from torch import Tensor, nn
 
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.predictions import (
     PairScore,
     Predictor,
     binarise,
+    measure,
     scores_by_class,
     summarise,
     write_predictions,
@@ -189,7 +192,7 @@ def score(
     name: str, confusion: Confusion, own_size: Confusion | None = None, alarm: bool = False
 ) -> PairScore:
     changed = confusion.tp + confusion.fn > 0
-    return PairScore(name, "SMALL_THEATER", changed, alarm, confusion, own_size or confusion)
+    return PairScore(name, "SMALL_THEATER", changed, alarm, confusion, own_size or confusion, confusion)
 
 
 SCORES = [
@@ -251,3 +254,93 @@ def test_scores_by_class_pool_the_pixels_of_each_class() -> None:
         tp, fp, fn = (sum(getattr(c, key) for c in members) for key in ("tp", "fp", "fn"))
         assert table.loc[name, "pairs"] == len(members)
         assert table.loc[name, "f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1)
+
+
+def tiled_rows(tmp_path: Path, pairs: list[PairArrays]) -> tuple[list[Pair], Roots]:
+    rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
+    return [replace(row, tiled=True) for row in rows], roots
+
+
+def rectangular(seed: int, height: int, width: int) -> PairArrays:
+    return PairArrays(*(image[:height, :width] for image in draw_pair(seed, max(height, width))[:3]))
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_tiled_pair_is_scored_at_its_own_size_and_its_png_is_that_mask(
+    tmp_path: Path, smooth: bool
+) -> None:
+    pairs = [rectangular(0, 150, 100), rectangular(1, 64, 64), rectangular(2, 40, 200)]
+    rows, roots = tiled_rows(tmp_path, pairs)
+    predictor = Predictor(BrightnessChange(), SIZE, 0.3, RUNTIME, smooth=smooth, overlap=16)
+    scores = write_predictions(predictor, rows, roots, tmp_path / "out")
+    for index, (pair, score) in enumerate(zip(pairs, scores, strict=True)):
+        expected = small_probability(pair) > 0.3  # each pixel's answer is its own, whatever the tiles
+        if smooth:
+            expected = uniform_filter(expected.astype(np.float64), 3, mode="constant") > 0.5
+        written = read(tmp_path / "out" / f"p{index}.png")
+        np.testing.assert_array_equal(written, np.where(expected, 255, 0))
+        assert score.confusion == score.own_size == counts(expected, pair.mask)
+        assert score.confusion.pixels == pair.mask.size
+        assert score.changed is bool(pair.mask.any())
+
+
+def test_the_callback_gets_a_tiled_pair_as_it_is(tmp_path: Path) -> None:
+    pair = rectangular(0, 90, 70)
+    rows, roots = tiled_rows(tmp_path, [pair])
+    seen: list[tuple[PairArrays, np.ndarray]] = []
+    write_predictions(
+        PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, arrays, mask: seen.append((arrays, mask))
+    )
+    ((arrays, mask),) = seen
+    np.testing.assert_array_equal(arrays.before, pair.before)
+    np.testing.assert_array_equal(mask, read(tmp_path / "out" / "p0.png"))
+
+
+class Brighter(nn.Module):
+    """A network that marks only what has become brighter: a pixel's logit is 40 * (mean (after - before) - 0.1)."""
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        return 40 * ((after - before).mean(1, keepdim=True) - 0.1)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_exchanged_counts_are_those_of_the_network_on_after_and_before(tmp_path: Path, tiled: bool) -> None:
+    before = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    after, mask = before.copy(), np.zeros((SIZE, SIZE), np.uint8)
+    after[:8], after[20:25] = 200, 20  # brighter in 8 rows, darker in 5
+    mask[:8] = mask[20:25] = 255
+    valid = np.full_like(mask, 255)
+    valid[:, :4] = 0
+    pictures = PairArrays(before, after, mask)
+    if tiled:
+        pictures = PairArrays(*(np.concatenate([image, image], 1) for image in pictures[:3]))
+        valid = np.concatenate([valid, valid], 1)
+    write_png(tmp_path / "pictures" / "valid" / "p0.png", valid)
+    (row,), roots = tiled_rows(tmp_path, [pictures])
+    row = replace(row, tiled=tiled, valid="workspace:valid/p0.png")
+    predictor = Predictor(Brighter(), SIZE, 0.5, RUNTIME, overlap=8)
+    (score,) = write_predictions(predictor, [row], roots, tmp_path / "out")
+    width = int((valid[0] > 0).sum())
+    assert score.confusion == Confusion(tp=8 * width, fn=5 * width, tn=51 * width)
+    assert score.exchanged == Confusion(tp=5 * width, fn=8 * width, tn=51 * width)
+    assert summarise([score])["exchanged_f1"] == pytest.approx(10 / 18)
+    assert score.to_row()["exchanged_f1"] == pytest.approx(10 / 18)
+
+
+def test_a_network_without_direction_scores_the_same_on_exchanged_pairs(tmp_path: Path) -> None:
+    for score in predict(tmp_path, [large(draw_pair(seed, SIZE)) for seed in range(3)]):
+        assert score.exchanged == score.confusion
+
+
+def test_what_is_reported_of_tiled_pairs_is_at_their_own_size(tmp_path: Path) -> None:
+    pairs = [rectangular(seed, 100, 130) for seed in range(3)]
+    rows, roots = tiled_rows(tmp_path, pairs)
+    found = measure(PREDICTOR, rows, roots, tmp_path / "out", shown=2)
+    assert len(found.rows) == 2
+    assert {row.shape for row in found.rows} == {found.rows[0].shape}
+    assert found.changes == []
+    oracle = DifferencingOracle()
+    for pair in pairs:
+        oracle.update(*pair[:3])
+    assert found.oracle == oracle.best()
+    assert summarise(found.scores)["f1"] == summarise(found.scores)["own_size_f1"]

@@ -132,3 +132,29 @@ def test_predicting_pairs_hands_over_truth_and_what_counts() -> None:
     assert first.truth.tolist() == second.truth.tolist() == [[False, True], [False, False]]
     assert first.valid.all()
     assert second.valid.tolist() == [[True, True], [False, True]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.99), st.sampled_from([0.0, 0.05]))
+def test_a_fixed_threshold_is_taken_whatever_is_best(seed: int, fixed: float, tolerance: float) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((9, 9)) < 0.4
+    truth[0, 0] = True
+    probability = np.clip(0.3 * truth + rng.random(truth.shape) * 0.6, 0, 1).astype(np.float32)
+    sweep = sweep_predictions(scored([probability], [truth]), low=0.05, high=0.95, steps=19, fixed=fixed)
+    chosen = choose(sweep, "abc", tolerance, fixed)
+    predicted = (probability > np.float32(fixed)).ravel()
+    assert chosen.threshold == fixed
+    assert chosen.f1 == pytest.approx(f1_score(truth.ravel(), predicted))
+    assert chosen.iou == pytest.approx(jaccard_score(truth.ravel(), predicted))
+    assert chosen.precision == pytest.approx(precision_score(truth.ravel(), predicted, zero_division=0))
+    assert chosen.recall == pytest.approx(recall_score(truth.ravel(), predicted))
+
+
+def test_a_fixed_threshold_is_one_more_in_the_sweep_unless_it_was_there() -> None:
+    def tried(fixed: float | None) -> list[float]:
+        return sweep_predictions([], low=0.1, high=0.5, steps=3, fixed=fixed).thresholds.tolist()
+
+    assert tried(None) == tried(0.5) == pytest.approx([0.1, 0.3, 0.5])
+    assert tried(0.35) == pytest.approx([0.1, 0.3, 0.35, 0.5])
+    assert tried(0.7) == pytest.approx([0.1, 0.3, 0.5, 0.7])

@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, jaccard_score
 from torch import Tensor, nn
 
 from cd_pipeline.data.pairs import PairArrays
-from cd_pipeline.evaluation.metrics import everything_changed_f1
+from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
 from cd_pipeline.evaluation.predict import BatchLoader
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
@@ -24,6 +24,7 @@ from cd_pipeline.training.loop import (
     EpochRecord,
     Progress,
     TrainingResult,
+    Validation,
     build_loss,
     build_optimizer,
     train,
@@ -493,3 +494,81 @@ def test_an_epoch_with_a_broken_loss_is_never_the_best(loss: float) -> None:
     progress.add(record(2, 0.9, loss), model)
     assert progress.best == record(1, 0.2)
     assert progress.stop_reason == "loss not finite in epoch 2"
+
+
+def test_without_a_clip_norm_gradients_are_left_alone() -> None:
+    model = SmallNet()
+    result = run(model, quick(epochs=1, clip_norm=None, learning_rate=0.02))
+    last, average, loss = plain_epoch(math.inf, 0.02, 0.99)
+    assert result.history[0].train_loss == pytest.approx(loss, rel=1e-5)
+    assert_moved_alike(dict(model.state_dict()), last)
+    assert_moved_alike(result.weights, average)
+
+
+def test_the_loss_of_the_settings_is_the_one_that_is_trained() -> None:
+    loss = loss_of(TinyPairs(4, 32), TrainingSettings(preset="siamese"))
+    parts = (loss.bce_weight, loss.tversky_weight, loss.dice_weight, float(loss.pos_weight))
+    assert parts == (1.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", [TinyPairs, HalfCounts])
+def test_the_mean_iou_of_the_images_is_that_of_a_loop_over_them_at_one_half(kind: type[TinyPairs]) -> None:
+    pairs = kind(7, 32)
+    scores = validate(BrightnessChange(), pairs, ChangeLoss(pos_weight=1.0), quick(batch_size=3), RUNTIME)
+    ious = []
+    for index, (before, after, _, _) in enumerate(pairs.arrays):
+        counts = pairs[0, index][7].numpy() > 0
+        truth = (pairs[0, index][6].numpy() > 0)[counts]
+        difference = np.abs(before.astype(np.float64) - after).mean(-1) / 255
+        predicted = (difference > 0.1)[counts]  # where the logit is above 0
+        # published: 1e-6 in numerator and denominator
+        ious.append(((predicted & truth).sum() + 1e-6) / ((predicted | truth).sum() + 1e-6))
+    assert min(ious) < 1
+    assert scores.mean_image_iou == pytest.approx(np.mean(ious), abs=1e-6)
+
+
+def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validate as if F1 were best in epoch 1 and the mean IoU of the images in epoch 2."""
+    scores = [(0.9, 0.2), (0.5, 0.6), (0.7, 0.4), (0.6, 0.5), (0.6, 0.5)]
+    left = iter(scores)
+
+    def validation(*arguments: object, **options: object) -> Validation:
+        f1, iou = next(left)
+        return Validation(0.5, 0.3, Confusion(tp=round(f1 * 1000), fp=round(2000 * (1 - f1))), iou)
+
+    monkeypatch.setattr("cd_pipeline.training.loop.validate", validation)
+
+
+@pytest.mark.parametrize(("best_by", "best"), [("f1", 1), ("mean_image_iou", 2)])
+def test_the_best_epoch_is_that_of_the_figure_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, best_by: str, best: int
+) -> None:
+    disagreeing(monkeypatch)
+    result = run(SmallNet(), quick(epochs=5, best_by=best_by, patience=None))
+    assert result.best.epoch == best
+    assert result.best.val_mean_image_iou == [0.2, 0.6][best - 1]
+    assert [record.val_mean_image_iou for record in result.history] == [0.2, 0.6, 0.4, 0.5, 0.5]
+    disagreeing(monkeypatch)
+    until_then = run(SmallNet(), quick(epochs=best, best_by=best_by, schedule="constant"))
+    disagreeing(monkeypatch)
+    whole = run(SmallNet(), quick(epochs=5, best_by=best_by, schedule="constant", patience=None))
+    assert weights_digest(whole.weights) == weights_digest(until_then.weights)
+
+
+def test_patience_waits_for_the_figure_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    disagreeing(monkeypatch)
+    result = run(SmallNet(), quick(epochs=5, best_by="mean_image_iou", patience=2))
+    assert (result.best.epoch, len(result.history)) == (2, 4)
+    assert result.stop_reason == "no better val mean IoU in 2 epochs"
+
+
+def test_with_a_constant_rate_every_epoch_has_the_same() -> None:
+    result = run(SmallNet(), quick(epochs=3, schedule="constant"))
+    assert [record.learning_rate for record in result.history] == [3e-4] * 3
+
+
+def test_without_decay_the_average_is_the_network_itself() -> None:
+    model = SmallNet()
+    result = run(model, quick(epochs=1, learning_rate=0.02, ema_decay=0.0))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(result.weights[name], value, rtol=0, atol=1e-7, msg=name)

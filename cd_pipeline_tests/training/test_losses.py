@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight, tversky_loss
+from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight, dice_loss, tversky_loss
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -257,3 +257,96 @@ def test_a_batch_in_which_nothing_counts_costs_nothing() -> None:
     assert float(value.detach()) == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+def loop_of_dice(probability: Array, truth: Array, valid: Array | None = None) -> float:
+    """Mean over images of 1 - (2 TP + eps) / (sums + eps), one pixel after the other."""
+    losses = []
+    for number, (image, changed) in enumerate(zip(probability, truth, strict=True)):
+        both = total = 0.0
+        for place in np.ndindex(*image.shape):
+            if valid is None or valid[number][place]:
+                both += image[place] * changed[place]
+                total += image[place] + changed[place]
+        losses.append(1 - (2 * both + 1e-6) / (total + 1e-6))
+    return sum(losses) / len(losses)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.booleans())
+def test_dice_is_that_of_a_loop_over_the_pixels_that_count(seed: int, partly: bool) -> None:
+    logits, truth = draw(seed)
+    probability, valid = 1 / (1 + np.exp(-logits)), counted(seed) if partly else None
+    ours = dice_loss(
+        torch.tensor(probability), torch.tensor(truth), None if valid is None else torch.tensor(valid)
+    )
+    assert float(ours) == pytest.approx(loop_of_dice(probability, truth, valid), rel=1e-9)
+
+
+def test_dice_of_images_worked_out_by_hand() -> None:
+    truth = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]], [[[1.0, 0.0, 0.0, 0.0]]]])
+    probability = torch.tensor([[[[1.0, 0.5, 0.5, 0.0]]], [[[1.0, 1.0, 1.0, 0.0]]]])
+    # 2 * 1.5 of 2 + 2, and 2 * 1 of 3 + 1
+    assert float(dice_loss(probability, truth)) == pytest.approx((1 - 3 / 4 + 1 - 2 / 4) / 2, rel=1e-6)
+    assert float(dice_loss(truth, truth)) == 0
+    assert float(dice_loss(1 - truth, truth)) == pytest.approx(1, abs=1e-6)
+
+
+def test_dice_of_an_image_without_change_is_0_for_an_empty_prediction_and_all_but_1_otherwise() -> None:
+    empty = torch.zeros(1, 1, 4, 4)
+    assert float(dice_loss(empty, empty)) == 0
+    assert float(dice_loss(empty + 0.01, empty)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", ["all", "valid", "empty"])
+def test_the_gradient_of_dice_is_that_of_finite_differences(case: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    probability = torch.rand((2, 1, 3, 4), generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    truth = (torch.rand((2, 1, 3, 4), generator=generator) > 0.5).double()
+    valid = (torch.rand((2, 1, 3, 4), generator=generator) > 0.4).double() if case == "valid" else None
+    if case == "empty":
+        truth[1] = 0
+    assert torch.autograd.gradcheck(lambda p: dice_loss(p, truth, valid), probability.requires_grad_())
+
+
+def test_what_dice_leaves_out_has_no_gradient() -> None:
+    probability, truth = (torch.tensor(values) for values in draw(3, spread=0.2))
+    probability = probability.sigmoid().requires_grad_()
+    valid = torch.tensor(counted(3))
+    dice_loss(probability, truth, valid).backward()  # type: ignore[no-untyped-call]
+    assert probability.grad is not None
+    assert not probability.grad[valid == 0].any()
+    assert (probability.grad[valid == 1] != 0).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (1, 1, 4, 5), (1, 4, 4)])
+def test_dice_refuses_unequal_shapes_with_both_in_the_message(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(1, 1, 4, 4\).*differ in shape") as caught:
+        dice_loss(torch.zeros(1, 1, 4, 4), torch.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.booleans())
+def test_the_loss_of_the_siamese_network_is_cross_entropy_plus_dice(seed: int, partly: bool) -> None:
+    logits, truth = draw(seed)
+    valid = counted(seed) if partly else np.ones_like(truth)
+    loss = ChangeLoss(pos_weight=1.0, bce_weight=1.0, tversky_weight=0.0, dice_weight=1.0)
+    ours = loss(torch.tensor(logits), torch.tensor(truth).float(), torch.tensor(valid).float())
+    p = 1 / (1 + np.exp(-np.clip(logits, -15, 15)))
+    bce = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))[valid > 0].mean()
+    assert float(ours) == pytest.approx(float(bce) + loop_of_dice(p, truth, valid), rel=1e-4)
+
+
+def test_a_loss_of_dice_alone_is_weighted_dice() -> None:
+    logits, truth = (torch.tensor(values).float() for values in draw(11))
+    loss = ChangeLoss(pos_weight=5.0, bce_weight=0.0, tversky_weight=0.0, dice_weight=2.5)
+    assert float(loss(logits, truth)) == pytest.approx(
+        2.5 * float(dice_loss(logits.sigmoid(), truth)), rel=1e-5
+    )
+
+
+def test_by_default_dice_has_no_say() -> None:
+    logits, truth = (torch.tensor(values).float() for values in draw(12))
+    without = ChangeLoss(pos_weight=2.0, dice_weight=0.0)
+    assert float(ChangeLoss(pos_weight=2.0)(logits, truth)) == float(without(logits, truth))

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from cd_pipeline.data.augmented_pairs import AugmentedPairs
 from cd_pipeline.data.datasets import PairDataset
 from cd_pipeline.data.manifest import ManifestError, Pair, write_pairs
 from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.settings import AugmentationSettings
 from cd_pipeline.synthesis.fresh_pairs import FreshPairs
 from cd_pipeline.synthesis.settings import PublishedSynthesis
-from cd_pipeline.training.pair_sets import training_sets
+from cd_pipeline.training.pair_sets import TrainingPairs, training_sets
 from cd_pipeline_tests.tiny_pairs import draw_pair, write_pair
 
 SETTINGS = PublishedSynthesis(change_probability=1.0)
@@ -27,7 +29,7 @@ def rows(tmp_path: Path) -> list[Pair]:
     return [write_pair(tmp_path, f"p{i}", draw_pair(i), split) for i, split in enumerate(splits)]
 
 
-def sets(folder: Path, rows: list[Pair]) -> tuple[PairDataset | FreshPairs, PairDataset]:
+def sets(folder: Path, rows: list[Pair]) -> tuple[TrainingPairs, PairDataset]:
     write_pairs(folder / "pairs.parquet", rows)
     return training_sets(folder / "pairs.parquet", Roots(folder, folder), 64, SETTINGS)
 
@@ -77,3 +79,14 @@ def test_whatever_differs_in_a_fresh_pair_is_in_its_mask(tmp_path: Path, rows: l
 def test_an_empty_part_is_an_error_with_both_counts(tmp_path: Path, rows: list[Pair], empty: str) -> None:
     with pytest.raises(ManifestError, match=r"pairs\.parquet: \d train and \d val pairs"):
         sets(tmp_path, [pair for pair in rows if pair.split != empty])
+
+
+def test_augmentation_varies_training_pairs_and_leaves_those_of_val(tmp_path: Path, rows: list[Pair]) -> None:
+    write_pairs(tmp_path / "pairs.parquet", rows)
+    train, val = training_sets(
+        tmp_path / "pairs.parquet", Roots(tmp_path, tmp_path), 64, SETTINGS, AugmentationSettings()
+    )
+    assert isinstance(train, AugmentedPairs)
+    assert isinstance(val, PairDataset)
+    assert not torch.equal(train[(0, 0)], train[(1, 0)])
+    assert torch.equal(val[(0, 0)], val[(1, 0)])

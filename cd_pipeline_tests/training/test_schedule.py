@@ -84,7 +84,7 @@ def test_by_steps_the_rates_of_all_epochs_are_one_schedule() -> None:
     assert (rates[0], rates[9], rates[10], rates[-1]) == pytest.approx((0.01, 0.1, 0.1, 0.01))
 
 
-@pytest.mark.parametrize("schedule", ["epoch", "step"])
+@pytest.mark.parametrize("schedule", ["epoch", "step", "constant"])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_an_epoch_has_a_rate_for_each_step(schedule: str, steps: int) -> None:
     assert [len(epoch_rates(epoch, steps, of_schedule(schedule))) for epoch in range(6)] == [steps] * 6
@@ -94,3 +94,8 @@ def test_with_one_step_an_epoch_both_schedules_are_one() -> None:
     for epoch in range(6):
         first, second = (epoch_rates(epoch, 1, of_schedule(schedule)) for schedule in ("epoch", "step"))
         assert first == pytest.approx(second)
+
+
+def test_a_constant_rate_has_neither_warm_up_nor_end() -> None:
+    rates = [rate for epoch in range(6) for rate in epoch_rates(epoch, 5, of_schedule("constant"))]
+    assert rates == [0.1] * 30

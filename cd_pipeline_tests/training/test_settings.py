@@ -29,12 +29,45 @@ PUBLISHED = {
     "pos_weight_batches": 20,
     "patience": 12,
     "min_improvement": 0.005,
+    "dice_weight": 0.0,
+    "best_by": "f1",
 }
+
+SIAMESE = {
+    "learning_rate": 3e-4,
+    "weight_decay": 1e-4,
+    "batch_size": 8,
+    "epochs": 20,
+    "bce_weight": 1.0,
+    "dice_weight": 1.0,
+    "tversky_weight": 0.0,
+    "max_pos_weight": 1.0,
+    "best_by": "mean_image_iou",
+    "schedule": "constant",
+    "warmup_epochs": 0,
+    "clip_norm": None,
+    "ema_decay": 0.0,
+    "patience": None,
+    "min_improvement": 0.0,
+}
+"""AdamW, BCE plus Dice, no schedule, no average: as published with the siamese U-Net."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_constants_are_those_of_the_published_preset(name: str) -> None:
     assert getattr(TrainingSettings(preset="published"), name) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", SIAMESE)
+def test_the_constants_published_with_the_siamese_network_are_those_of_its_preset(name: str) -> None:
+    assert getattr(TrainingSettings(preset="siamese"), name) == SIAMESE[name]
+
+
+def test_pairs_of_a_folder_are_trained_on_like_the_rooms_for_longer_and_more_slowly() -> None:
+    rooms, two_date = (TrainingSettings.model_validate({"preset": p}) for p in ("rooms", "two_date"))
+    assert (two_date.epochs, two_date.sample_epochs, two_date.learning_rate) == (60, 30, 3e-3)
+    same = {"preset", "epochs", "sample_epochs", "learning_rate"}
+    assert two_date.model_dump(exclude=same) == rooms.model_dump(exclude=same)
 
 
 def test_forty_thresholds_from_two_to_forty_percent_are_swept() -> None:
@@ -66,6 +99,7 @@ def test_a_preset_sets_what_it_says(preset: str) -> None:
         {"ema_decay": 1.0},
         {"learning_rate": 0},
         {"clip_norm": -1},
+        {"clip_norm": 0},
         {"patience": 0},
         {"sweep": {"step": 3}},
         {"sweep": {"low": 0.5, "high": 0.2}},
@@ -74,6 +108,8 @@ def test_a_preset_sets_what_it_says(preset: str) -> None:
         {"schedule": "batch"},
         {"sample_epochs": 0},
         {"ema_warmup": "later"},
+        {"dice_weight": -1},
+        {"best_by": "iou"},
     ],
 )
 def test_an_unknown_field_or_a_value_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
