@@ -80,6 +80,7 @@ def realistic_recipe(photos: Path, real: Path | None = None, **synthesis: object
     )
 
 
+@pytest.mark.slow
 def test_the_realistic_recipe_makes_every_asset_and_passes_every_check(realistic: Run) -> None:
     assert realistic.result.success
     assert set(versions(realistic.result)) == {*ASSETS, "real_pairs"}
@@ -89,6 +90,7 @@ def test_the_realistic_recipe_makes_every_asset_and_passes_every_check(realistic
     assert (figures["drawn_each_epoch"], figures["frozen"]) == (3 * 19, 3 * 5 + 2 * 7)  # 19, 5 and 7 photos
 
 
+@pytest.mark.slow
 def test_realistic_pairs_on_disk_have_their_own_before_and_what_counts(realistic: Run) -> None:
     pairs = read_pairs(realistic.folder / "pair_manifest" / "pairs.parquet", "test")
     for pair in pairs:
@@ -103,6 +105,7 @@ def kinds_of(manifest: Path, split: str) -> set[str]:
     return {change["kind"] for p in read_pairs(manifest, split) for change in p.realistic_plan["changes"]}
 
 
+@pytest.mark.slow
 def test_recall_is_told_by_kind_and_size(realistic: Run) -> None:
     metrics = json.loads((realistic.folder / "test_predictions" / "metrics.json").read_text())
     assert all(0 <= row["recall"] <= 1 for row in metrics["recall_by_kind"] + metrics["recall_by_size"])
@@ -111,6 +114,7 @@ def test_recall_is_told_by_kind_and_size(realistic: Run) -> None:
     assert metadata(realistic.result, "threshold")["pairs"] == "realistic"
 
 
+@pytest.mark.slow
 def test_nothing_sees_a_held_out_kind_before_the_test(realistic: Run, tmp_path: Path) -> None:
     recipe = realistic_recipe(realistic.photos, held_out_kinds=["recolour"], frozen_pairs=40)
     recipe.training.epochs = 1
@@ -123,6 +127,7 @@ def test_nothing_sees_a_held_out_kind_before_the_test(realistic: Run, tmp_path: 
     assert metadata(result, "threshold")["pairs"] == "own"
 
 
+@pytest.mark.slow
 def test_real_pairs_are_scored_apart_and_a_bad_one_is_named(realistic: Run) -> None:
     own = realistic.folder / "real_pairs"
     assert {path.name for path in own.iterdir()} == {
@@ -319,6 +324,7 @@ def test_a_new_split_makes_everything_after_it_stale(whole: Run, tmp_path: Path)
         assert message.startswith(f"{tmp_path / 'rooms' / stale} was made for another pair_manifest: run ")
 
 
+@pytest.mark.slow
 def test_a_manifest_planned_with_other_settings_is_not_used(realistic: Run) -> None:
     recipe = realistic_recipe(realistic.photos, max_changes=2)
     for asset in ("change_masks", "checkpoint", "mlpackage"):

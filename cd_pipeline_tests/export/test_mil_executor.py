@@ -19,7 +19,7 @@ from cd_pipeline.export.mil_ops import OPS, UnknownOpError
 ct = import_coremltools()
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 class Function(nn.Module):

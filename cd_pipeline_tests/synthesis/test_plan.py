@@ -196,11 +196,13 @@ def p_value(name: str, left: list[Drawn], right: list[Drawn]) -> float:
     return float(stats.ks_2samp(NUMBERS[name](left), NUMBERS[name](right)).pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*STATISTICS, *NUMBERS])
 def test_plans_have_the_published_distribution(name: str, reference: list[Drawn], drawn: list[Drawn]) -> None:
     assert p_value(name, reference, drawn) > STRICT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changed"),
     [

@@ -80,6 +80,7 @@ def test_each_photo_has_a_label_and_nothing_else_is_left(drawn: Drawn) -> None:
     assert sum(result.kinds.values()) == len(lines)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(
     drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
