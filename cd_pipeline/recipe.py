@@ -30,6 +30,9 @@ class SourceSettings(BaseModel):
         "and test/, from which pairs are made; two_date: {train,val,test}/{A,B,label}/, or {A,B,label}/ "
         "with list/{train,val,test}.txt",
     )
+    bits: int = Field(
+        default=16, ge=8, le=16, description="two_date: significant bits of 16-bit pictures, such as 11 or 12"
+    )
     folder: str | None = Field(
         default=None,
         description="your own data, never written to; CD_PIPELINE_<RECIPE> in the environment goes first; "
@@ -75,6 +78,16 @@ class ThresholdSettings(SweepSettings):
     )
 
 
+class PredictionSettings(BaseModel):
+    """How large pictures are predicted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: float = Field(
+        default=0.25, ge=0, lt=1, description="of neighbouring tiles, as a share of the input size"
+    )
+
+
 class ExportSettings(BaseModel):
     """The Core ML package, and how closely it must agree with the checkpoint."""
 
@@ -106,6 +119,7 @@ class RecipeSettings(BaseModel):
     model: ModelSettings = Field(default_factory=ModelSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     threshold: ThresholdSettings = Field(default_factory=ThresholdSettings)
+    prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
     augmentation: AugmentationSettings | None = Field(
@@ -150,7 +164,7 @@ class Recipe(RecipeSettings):
     def plan_version(self) -> str:
         """Hash of the settings that pairs are planned with; published pairs have the photo's size."""
         if self.source.layout == "two_date":
-            return digest(self.source.layout, self.input.fit, self.input.size)
+            return digest(self.source.layout, self.source.bits, self.input.fit, self.input.size)
         size = self.input.size if isinstance(self.synthesis, RealisticSynthesis) else None
         return digest(self.synthesis.model_dump_json(), size)
 

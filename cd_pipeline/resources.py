@@ -74,7 +74,7 @@ class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]
     deterministic: bool = Field(default=True, description="the same weights on every run")
 
     processes: int | None = Field(
-        default=None, description="that train together (torchrun); none: one a GPU, or one"
+        default=None, ge=1, description="that train together (torchrun); none: one a GPU, or one"
     )
 
     def runtime(self) -> "Runtime":

@@ -96,7 +96,7 @@ def test_the_rows_of_pairs_of_a_folder_depend_on_size_and_fit_alone() -> None:
 
     plain = version()
     assert version(training={"epochs": 3}) == version(augmentation={}) == plain
-    assert version(input={"overlap": 0.5}) == plain
+    assert version(prediction={"overlap": 0.5}) == plain
     assert len({plain, version(input={"size": 512}), version(input={"fit": "tile"})}) == 3
 
 

@@ -29,7 +29,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def checkpoint(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """The trained network: the averaged weights of the best epoch by val F1."""
+        """The trained network: the averaged weights of the epoch that is best on val."""
         import pandas as pd
 
         from cd_pipeline.data.files import file_digest, write_bytes

@@ -121,7 +121,7 @@ def predictor_of(
         threshold=chosen.threshold,
         runtime=runtime,
         smooth=recipe.threshold.smooth,
-        overlap=int(recipe.input.overlap * recipe.input.size),
+        overlap=int(recipe.prediction.overlap * recipe.input.size),
     )
 
 

@@ -18,7 +18,7 @@ def pair_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `pair_manifest` of a recipe."""
     first = "split" if recipe.source.layout == "labelled_photos" else recipe.raw_asset
 
-    @stage(recipe, after=[first], kinds=["parquet"], settings=[recipe.synthesis, recipe.input])
+    @stage(recipe, after=[first], kinds=["parquet"], settings=[recipe.source, recipe.synthesis, recipe.input])
     def pair_manifest(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One row a pair: its pictures, its split, and the whole plan of its changes or its crop."""
         from cd_pipeline.data.files import file_digest
@@ -59,6 +59,6 @@ def manifest_rows(workspace: Workspace, recipe: Recipe) -> "list[Pair]":
 
     if recipe.source.layout == "two_date":
         found = read_two_date(workspace.require(recipe, recipe.raw_asset, "pairs.parquet"))
-        return two_date_rows(workspace.roots(recipe).source, found, recipe.input)
+        return two_date_rows(workspace.roots(recipe).source, found, recipe.input, recipe.source.bits)
     photos = read_photos(workspace.require(recipe, "split", "split.parquet"))
     return plan_pairs(photos, recipe.synthesis, recipe.input.size)

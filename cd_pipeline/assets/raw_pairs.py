@@ -51,6 +51,11 @@ def raw_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
         write_two_date(own / "pairs.parquet", inventory.pairs)
         for pair in inventory.quarantined:
             context.log.warning(f"left out {pair.split}/{pair.name}: {pair.reason}")
+        bits = max(pair.bits for pair in inventory.usable)
+        if 8 < bits < recipe.source.bits:
+            context.log.warning(
+                f"16-bit pictures use values below {1 << bits} alone: set source.bits to {bits}, or they are dark"
+            )
         counts = f"{len(inventory.usable)} pairs, {len(inventory.quarantined)} left out"
         context.log.info(f"{counts}, in {root}")
         return dg.MaterializeResult(
@@ -88,6 +93,7 @@ def inventory_figures(inventory: "TwoDateInventory") -> dict[str, Any]:
     return {
         "pairs": len(usable),
         "quarantined": len(inventory.quarantined),
+        "bits": max(pair.bits for pair in usable),
         "splits": table(rows),
         "quarantined_pairs": table(
             [{"pair": f"{p.split}/{p.name}", "reason": p.reason or ""} for p in inventory.quarantined]

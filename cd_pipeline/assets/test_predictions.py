@@ -15,7 +15,7 @@ SHOWN_COLUMNS = ("file", "f1", "iou", "alarm")
 
 def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `test_predictions` of a recipe."""
-    used = [recipe.input, recipe.threshold]
+    used = [recipe.input, recipe.threshold, recipe.prediction]
 
     @stage(
         recipe,

@@ -1,10 +1,11 @@
 """Training pairs varied anew each epoch."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from cd_pipeline.data.augmentation import augment, plan_augmentation
 from cd_pipeline.data.datasets import Key
@@ -15,11 +16,17 @@ from cd_pipeline.data.settings import AugmentationSettings
 from cd_pipeline.data.tiles import Window
 
 
+def processes_here() -> int:
+    """Return how many processes of this machine load data for one training."""
+    worker = get_worker_info()
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * (worker.num_workers if worker else 1)
+
+
 class AugmentedPairs(Dataset[torch.Tensor]):
     """Pairs of a manifest that are on disk, varied by plans drawn from the row's seed and the epoch.
 
     Few pairs are repeated within an epoch, each time varied anew. Items and form are those of `PairDataset`. The same `(epoch, index)` gives the same item in any worker.
-    Decoded pictures, which rows can share, are kept in memory up to `cache_bytes`.
+    Decoded pictures, which rows can share, are kept in memory up to `cache_bytes` over all loader processes.
     """
 
     draws = True
@@ -38,7 +45,8 @@ class AugmentedPairs(Dataset[torch.Tensor]):
         self._roots = roots
         self._settings = settings
         self._repeats = max(1, round(settings.epoch_pairs / max(1, len(pairs))))
-        self._free_bytes = cache_bytes
+        self._cache_bytes = cache_bytes
+        self._used_bytes = 0
         self._kept: dict[tuple[str, str | None], PairArrays] = {}
 
     def __len__(self) -> int:
@@ -67,7 +75,9 @@ class AugmentedPairs(Dataset[torch.Tensor]):
             kept = load_pictures(pair, self._roots)
             kept = kept if pair.tiled else at_input_size(kept, self.size)
             needed = sum(part.nbytes for part in kept if part is not None)
-            if needed <= self._free_bytes:
+            self._used_bytes += needed
+            if self._used_bytes <= self._cache_bytes // processes_here():
                 self._kept[name] = kept
-                self._free_bytes -= needed
+            else:
+                self._used_bytes -= needed
         return kept

@@ -8,7 +8,15 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import CACHE_BYTES, PairArrays, Roots, load_pair, network_view, network_windows
+from cd_pipeline.data.pairs import (
+    CACHE_BYTES,
+    PairArrays,
+    Roots,
+    cropped,
+    load_pictures,
+    network_view,
+    network_windows,
+)
 
 Key = tuple[int, int]
 """(epoch, index): data sets that draw fresh pairs need both."""
@@ -37,6 +45,7 @@ class PairDataset(Dataset[torch.Tensor]):
         self._roots = roots
         self._capacity = cache_bytes // (8 * size * size)
         self._cache: dict[int, torch.Tensor] = {}
+        self._last: tuple[tuple[str, str | None], PairArrays] | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -47,10 +56,16 @@ class PairDataset(Dataset[torch.Tensor]):
         if cached is None:
             pair = self.pairs[index]
             (window,) = network_windows(pair, self.size)  # training and validation pairs are one tile each
-            cached = to_sample(network_view(load_pair(pair, self._roots), window, self.size))
+            cached = to_sample(network_view(cropped(self._pictures(pair), pair), window, self.size))
             if len(self._cache) < self._capacity:
                 self._cache[index] = cached
         return cached
+
+    def _pictures(self, pair: Pair) -> PairArrays:
+        # the tiles of one picture follow each other
+        if self._last is None or self._last[0] != (pair.before, pair.after):
+            self._last = (pair.before, pair.after), load_pictures(pair, self._roots)
+        return self._last[1]
 
 
 class EpochSampler(Sampler[Key]):

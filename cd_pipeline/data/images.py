@@ -1,7 +1,7 @@
 """Reading and writing image files: one decoder for the whole product."""
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -24,14 +24,14 @@ class PhotoError(ValueError):
     """A file that is not a usable photo; the message is the reason, without the path."""
 
 
-def decode_photo(content: bytes) -> Image:
+def decode_photo(content: bytes, bits: int = 16) -> Image:
     """Decode a photo as a person sees it.
 
-    Grey, palette and RGBA files become 8-bit RGB, 16-bit ones too, scaled from their full range; the EXIF
-    orientation is applied.
+    Grey, palette and RGBA files become 8-bit RGB, 16-bit ones too; the EXIF orientation is applied.
 
     Args:
         content: the bytes of a .jpg, .png, .bmp, .webp or .tif file.
+        bits: significant bits of 16-bit pictures: values up to 2**bits - 1 become 0 to 255, higher ones 255.
 
     Returns:
         HWC uint8 RGB, values in [0, 255].
@@ -50,15 +50,31 @@ def decode_photo(content: bytes) -> Image:
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise PhotoError(f"{width}x{height} px; at least {MIN_SIDE} px a side are needed")
-    return image.astype(np.uint8, copy=False)
+    return image.astype(np.uint8, copy=False) if bits == 16 else _of_fewer_bits(content, image, bits)
 
 
-def read_photo(path: Path, sha256: str | None = None) -> Image:
+def _of_fewer_bits(content: bytes, image: Any, bits: int) -> Image:  # noqa: ANN401 - OpenCV's own type
+    # in BGR: OpenCV 5.0 gives wrong bytes for 16-bit TIFF in RGB
+    deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if deep is None or deep.dtype != np.uint16:
+        return np.asarray(image, np.uint8)
+    scaled = np.minimum(np.asarray(deep, np.uint16) >> (bits - 8), 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def used_bits(content: bytes) -> int:
+    """Return how many bits the values of a picture that can be decoded need: 8, or up to 16 of a 16-bit one."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return 8 if image is None or image.dtype != np.uint16 else max(8, int(image.max()).bit_length())
+
+
+def read_photo(path: Path, sha256: str | None = None, bits: int = 16) -> Image:
     """Read a photo: HWC uint8 RGB in displayed orientation.
 
     Args:
         path: of the file.
         sha256: of the content it must have; None: any.
+        bits: as `decode_photo` takes them.
 
     Raises:
         FileNotFoundError, PhotoError: with the path in the message.
@@ -70,7 +86,7 @@ def read_photo(path: Path, sha256: str | None = None) -> Image:
     content = path.read_bytes()
     _refuse_changed(path, content, sha256)
     try:
-        return decode_photo(content)
+        return decode_photo(content, bits)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from None
 

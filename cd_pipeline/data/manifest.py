@@ -62,6 +62,7 @@ TWO_DATE_PAIRS = pa.schema(
         ("after_pixels_sha256", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("bits", pa.int32()),
         ("changed_share", pa.float64()),
     ]
 )
@@ -175,6 +176,8 @@ PAIRS = pa.schema(
         ("mask_sha256", pa.string()),
         ("crop", CROP),
         ("tiled", pa.bool_()),
+        ("own_size", pa.bool_()),
+        ("bits", pa.int32()),
         ("side", pa.int32()),
         ("photo", pa.string()),
         ("photo_sha256", pa.string()),
@@ -197,7 +200,7 @@ class Pair:
     `after`, `mask`, `changed` and both plans are None where the pair is drawn anew each epoch. The hashes are
     those that files under the user's folder must have; None: the file was rendered. `crop` is the part of
     the pictures that the pair is, in px (None: all of them); `tiled` says how a network sees them: in tiles at
-    their own scale, or resized. `photo`, `boxes`, `seed` and one of the plans say how a synthesised pair was
+    their own scale, or resized; `own_size`, that they are scored at their own size; `bits` are the significant ones of 16-bit pictures. `photo`, `boxes`, `seed` and one of the plans say how a synthesised pair was
     made (`photo` is "" for one really taken at two times); `width` and `height` are the photo's, and `side` is
     what a realistic pair is rendered at (None: the photo's own size). `changed`: a change is planned, or
     labelled.
@@ -223,6 +226,8 @@ class Pair:
     mask_sha256: str | None = None
     crop: Row | None = None
     tiled: bool = False
+    own_size: bool = False
+    bits: int = 16
     side: int | None = None
     realistic_plan: Row | None = None
 

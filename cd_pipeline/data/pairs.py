@@ -56,16 +56,15 @@ def load_pair(pair: Pair, roots: Roots) -> PairArrays:
         FileNotFoundError: a file is missing.
         ValueError: a file is unreadable or no longer the one in the manifest, or the sizes differ.
     """
-    pictures = load_pictures(pair, roots)
-    return pictures if pair.crop is None else cut(pictures, Window(**pair.crop))
+    return cropped(load_pictures(pair, roots), pair)
 
 
 def load_pictures(pair: Pair, roots: Roots) -> PairArrays:
     """Read the pictures of a pair, whole, whatever its crop; errors are those of `load_pair`."""
     if pair.after is None or pair.mask is None:
         raise ValueError(f"pair {pair.pair_id}: drawn anew each epoch, nothing of it is on disk")
-    before = read_photo(roots.resolve(pair.before), pair.before_sha256)
-    after = read_photo(roots.resolve(pair.after), pair.after_sha256)
+    before = read_photo(roots.resolve(pair.before), pair.before_sha256, pair.bits)
+    after = read_photo(roots.resolve(pair.after), pair.after_sha256, pair.bits)
     mask = read_label(roots.resolve(pair.mask), pair.mask_sha256)
     valid = None if pair.valid is None else read_mask(roots.resolve(pair.valid))
     if not before.shape[:2] == after.shape[:2] == mask.shape == (mask if valid is None else valid).shape:
@@ -75,6 +74,11 @@ def load_pictures(pair: Pair, roots: Roots) -> PairArrays:
             "materialize all assets again, from the first one on"
         )
     return PairArrays(before, after, mask, valid)
+
+
+def cropped(pictures: PairArrays, pair: Pair) -> PairArrays:
+    """Return the part of the pictures that a pair is."""
+    return pictures if pair.crop is None else cut(pictures, Window(**pair.crop))
 
 
 def load_mask(pair: Pair, roots: Roots) -> Image:

@@ -28,9 +28,6 @@ class InputSettings(BaseModel):
         description="resize: pictures are resized to it; tile (two_date): they keep their scale, are cut for "
         "training and predicted in overlapping tiles",
     )
-    overlap: float = Field(
-        default=0.25, ge=0, lt=1, description="of neighbouring tiles in prediction, as a share of the size"
-    )
 
 
 PUBLISHED_AUGMENTATION: dict[str, Any] = {
@@ -66,7 +63,7 @@ class AugmentationSettings(BaseModel):
     )
     scale: tuple[float, float] = Field(
         default=(0.8, 1.25),
-        description="smallest and largest enlargement of a random crop, drawn log-uniformly",
+        description="of a tiled pair: smallest and largest enlargement of a random crop, drawn log-uniformly",
     )
     max_dominant_share: float = Field(
         default=0.75,

@@ -21,6 +21,7 @@ from cd_pipeline.data.images import (
     decode_photo,
     read_label,
     read_photo,
+    used_bits,
 )
 from cd_pipeline.data.split import SPLITS
 
@@ -69,7 +70,8 @@ class TwoDatePair:
     """One pair of a data set, as found.
 
     `before`, `after` and `label` are relative to the root, in POSIX form; the hashes are of their bytes and of
-    the decoded pictures. `changed_share` is the share of changed pixels. `reason` says why
+    the decoded pictures. `bits` are those that the
+    values of the pictures need, `changed_share` is the share of changed pixels. `reason` says why
     the pair is not used; None: it is.
     """
 
@@ -85,6 +87,7 @@ class TwoDatePair:
     after_pixels_sha256: str = ""
     width: int = 0
     height: int = 0
+    bits: int = 8
     changed_share: float = 0.0
     reason: str | None = None
 
@@ -275,6 +278,7 @@ def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
         height=before.shape[0],
         before_pixels_sha256=digest(before.shape, before.tobytes()),
         after_pixels_sha256=digest(after.shape, after.tobytes()),
+        bits=max(map(used_bits, contents[:2])),
         changed_share=float(np.count_nonzero(label) / label.size),
         reason=size_problem(before, after, label) or None,
     )
@@ -310,7 +314,9 @@ def _by_stem(folder: Path, faults: list[tuple[str, str]]) -> dict[str, list[Path
         if not _is_text(path.name):
             faults.append((name.encode(errors="replace").decode(), "the file name is not UTF-8; rename it"))
             continue
-        if suffix not in PICTURE_SUFFIXES:
+        if path.is_dir():
+            faults.append((name, f"a folder; pictures must lie directly in {folder.name}/"))
+        elif suffix not in PICTURE_SUFFIXES:
             if (guess_type(path)[0] or "").startswith("image/"):
                 faults.append((name, f"not read; expected one of {', '.join(sorted(PICTURE_SUFFIXES))}"))
         elif folder.name == "label" and suffix in LOSSY_SUFFIXES:

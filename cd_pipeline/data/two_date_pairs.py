@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cd_pipeline.data.files import digest, seed_of
@@ -16,7 +17,9 @@ CLASS = "all"
 """Two-date data sets have no classes of pictures."""
 
 
-def two_date_rows(root: Path, pairs: Iterable[TwoDatePair], settings: InputSettings) -> list[Pair]:
+def two_date_rows(
+    root: Path, pairs: Iterable[TwoDatePair], settings: InputSettings, bits: int = 16
+) -> list[Pair]:
     """Return the manifest rows of the usable pairs, ordered by split and name; their labels are read.
 
     With `fit: tile`, train and val pairs are cut into the tiles of a grid, a row each, and test pairs stay
@@ -26,11 +29,13 @@ def two_date_rows(root: Path, pairs: Iterable[TwoDatePair], settings: InputSetti
         root: the data set's folder.
         pairs: as read from it.
         settings: size and fit of the network's input.
+        bits: significant bits of 16-bit pictures.
 
     Raises:
         FileNotFoundError, ValueError: a label is gone or has changed since it was read.
     """
-    rows = [row for pair in pairs if pair.reason is None for row in _rows(root, pair, settings)]
+    usable = (pair for pair in pairs if pair.reason is None)
+    rows = [replace(row, bits=bits) for pair in usable for row in _rows(root, pair, settings)]
     return sorted(rows, key=lambda row: (row.split, row.pair_id))
 
 
@@ -70,6 +75,7 @@ def _row(pair: TwoDatePair, number: int | None, window: Window | None, changed: 
         mask_sha256=pair.label_sha256,
         crop=None if window is None else window._asdict(),
         tiled=tiled,
+        own_size=True,
         photo="",
         photo_sha256="",
         width=pair.width,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ from cd_pipeline.synthesis.photo_store import PhotoStore
 class PairScore:
     """One test pair: pixel counts at the size it is scored at, and at its own size.
 
-    Tiled pairs are scored at their own size, others at the input size. The own size is the photo's for
-    published pairs; realistic ones are rendered at the input size. `exchanged` counts what the network marks
+    Pairs really taken at two times are scored at their own size, others at the input size. The own size is the
+    photo's for published pairs; realistic ones are rendered at the input size. `exchanged` counts what the network marks
     when it is given the second picture as the first.
     """
 
@@ -106,11 +107,14 @@ class Predictor:
         """Predict HWC uint8 RGB at the input size: HW float32 in [0, 1]."""
         return predict_probability(self.model, before, after, self.runtime)
 
-    def predict(self, pair: PairArrays, *, tiled: bool = False) -> "Prediction":
+    def predict(self, pair: PairArrays, *, tiled: bool = False, own_size: bool = False) -> "Prediction":
         """Predict one pair, given at its own size.
 
-        A tiled one is predicted and scored at that size. Any other is resized to the network's input; its own
-        mask thresholds the enlarged probability.
+        Args:
+            pair: the pictures and their truth.
+            tiled: it is predicted in tiles at its own scale. Otherwise it is resized to the network's input,
+                and its own mask thresholds the enlarged probability.
+            own_size: it is scored at its own size; a tiled one always is.
         """
         if tiled:
             mask = self._binarise(self.probability_at_own_size(pair.before, pair.after))
@@ -119,8 +123,10 @@ class Predictor:
         probability = self.probability(sized.before, sized.after)
         height, width = pair.mask.shape
         enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-        own_size = self._binarise(np.asarray(enlarged, np.float32))
-        return Prediction(sized, self._binarise(probability), own_size)
+        own_mask = self._binarise(np.asarray(enlarged, np.float32))
+        if own_size:
+            return Prediction(pair, own_mask, own_mask)
+        return Prediction(sized, self._binarise(probability), own_mask)
 
     def probability_at_own_size(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
         """Predict HWC uint8 RGB of any size in tiles: HW float32 in [0, 1]."""
@@ -153,9 +159,9 @@ def write_predictions(
     scores = []
     for pair in pairs:
         arrays = load_pair(pair, roots)
-        sized, prediction, own = predictor.predict(arrays, tiled=pair.tiled)
-        exchanged = sized._replace(before=sized.after, after=sized.before)
-        turned = predictor.predict(exchanged, tiled=pair.tiled)
+        predict = partial(predictor.predict, tiled=pair.tiled, own_size=pair.own_size)
+        sized, prediction, own = predict(arrays)
+        turned = predict(arrays._replace(before=arrays.after, after=arrays.before))
         write_png(folder / f"{pair.pair_id}.png", own)
         on_pair(pair, sized, prediction)
         scores.append(

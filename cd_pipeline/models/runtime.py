@@ -60,7 +60,7 @@ class Runtime:
             return self.workers
         if not draws:
             return 0
-        return max(1, min(MAX_WORKERS, usable_cores() - 1)) if self.device_type != "cpu" else 1
+        return max(1, min(MAX_WORKERS, usable_cores() // self.processes - 1)) if self.device_type != "cpu" else 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that networks run in."""
@@ -128,6 +128,12 @@ def resolve_runtime(
             f"compute.device is {device!r}, which this machine lacks; use auto or one of: {usable}"
         )
     on_gpu = device.startswith("cuda")
+    wanted = processes or 1
+    if on_gpu and wanted > 1 and (device != "cuda" or wanted > torch.cuda.device_count()):
+        raise ValueError(
+            f"compute.processes is {wanted} on {device!r}; {torch.cuda.device_count()} GPUs are there, "
+            "one a process, and the device must be auto or cuda"
+        )
     cores = usable_cores()
     return Runtime(
         device=device,

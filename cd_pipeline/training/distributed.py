@@ -4,16 +4,20 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cd_pipeline.models.runtime import Runtime
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the first one, which validates: far longer than any validation."""
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def process_group(runtime: Runtime) -> Iterator[Runtime]:
     device = f"cuda:{local}" if on_gpu else runtime.device
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield replace(
             runtime,
@@ -49,9 +53,20 @@ def joined(model: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.processes == 1:
         return model
     if runtime.device_type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(model, device_ids=[torch.cuda.current_device()])
+        shared = with_shared_statistics(model)
+        return DistributedDataParallel(shared, device_ids=[torch.cuda.current_device()])
     return DistributedDataParallel(model)
+
+
+def with_shared_statistics(model: nn.Module) -> nn.Module:
+    """Replace batch norms by ones that share their statistics; timm's, which hold an activation, keep it."""
+    shared: nn.Module = convert_sync_batchnorm(model)
+    return shared
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Tell whether a network's result depends on how a batch is divided."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def alone(model: nn.Module) -> nn.Module:

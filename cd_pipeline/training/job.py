@@ -26,7 +26,7 @@ from cd_pipeline.models.build import start_model
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.synthesis.settings import SynthesisSettings
-from cd_pipeline.training.distributed import process_group
+from cd_pipeline.training.distributed import has_batch_norm, process_group
 from cd_pipeline.training.loop import EpochRecord, TrainingResult, train
 from cd_pipeline.training.pair_sets import training_sets
 from cd_pipeline.training.settings import TrainingSettings
@@ -88,11 +88,15 @@ def _train(
     train_set, val_set = training_sets(
         job.manifest, Roots(job.source, job.workspace), job.size, job.synthesis, job.augmentation
     )
-    model, pretrained = start_model(job.model, seed=job.training.seed, logger=logger)
+    # the others are given the weights of the first
+    settings = job.model if runtime.rank == 0 else job.model.model_copy(update={"pretrained": False})
+    model, pretrained = start_model(settings, seed=job.training.seed, logger=logger)
+    if runtime.processes > 1 and runtime.device_type == "cpu" and has_batch_norm(model):
+        logger.info("batch norm on CPUs: each process has its own statistics; group norm does without")
     result = train(
         model, train_set, val_set, job.training, runtime, on_epoch=on_epoch, show_progress=show_progress
     )
-    return JobResult(result, pretrained, len(train_set), len(val_set))
+    return JobResult(result, pretrained, len(train_set.pairs), len(val_set.pairs))
 
 
 def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -> JobResult:
@@ -114,7 +118,7 @@ def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -
                     message = _message(line)
                     if "epoch" in message:
                         on_epoch(EpochRecord(**message["epoch"]))
-                    failure = message.get("failure", failure)
+                    failure = failure or message.get("failure", "")
                     if "log" in message:
                         logger.info(message["log"])
             finally:
@@ -157,6 +161,19 @@ def _read_result(path: Path) -> JobResult:
     )
 
 
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _tell(log=record.getMessage())
+
+
+def _telling_logger(first: bool) -> logging.Logger:
+    logger = logging.getLogger("cd_pipeline")
+    logger.propagate = False
+    logger.setLevel(logging.INFO if first else logging.CRITICAL)
+    logger.addHandler(_Teller())
+    return logger
+
+
 def _tell(**message: object) -> None:
     print(json.dumps(message), flush=True)
 
@@ -164,9 +181,9 @@ def _tell(**message: object) -> None:
 def main(arguments: list[str]) -> int:
     """Train the job of a file as one of torchrun's processes; the first one tells of it and writes the result."""
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
-    logger = logging.getLogger("cd_pipeline")
     with process_group(job.runtime) as runtime:
         first = runtime.rank == 0
+        logger = _telling_logger(first)
 
         def on_epoch(record: EpochRecord) -> None:
             if first:
@@ -175,8 +192,7 @@ def main(arguments: list[str]) -> int:
         try:
             result = _train(job, runtime, logger, on_epoch, show_progress=False)
         except (ValueError, OSError, FloatingPointError) as error:
-            if first:
-                _tell(failure=str(error))
+            _tell(failure=str(error))  # of any process: each reads pictures of its own
             return 1
         if first:
             _write_result(Path(arguments[1]), result)

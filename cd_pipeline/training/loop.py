@@ -222,7 +222,7 @@ def train_epoch(
             group["lr"] = rate
         with runtime.autocast():
             logits = model(batch.before, batch.after)
-        value = loss(logits, batch.truth, batch.valid)
+        value = loss(logits, batch.truth, batch.valid, _counted(batch, weight, runtime))
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value * weight).backward()
         if clip_norm is not None:
@@ -237,6 +237,16 @@ def train_epoch(
         total[1] += pairs
     summed, count = summed_up(total, runtime).tolist()
     return float(summed / count)
+
+
+def _counted(batch: Batch, weight: float, runtime: Runtime) -> Tensor | None:
+    # the mean over the pixels of all processes is not the mean of theirs, where the share that counts differs
+    if runtime.processes == 1:
+        return None
+    pairs = len(batch.valid)
+    own = torch.stack([batch.valid.sum(), batch.valid.new_tensor(pairs)]) * (1 if weight else 0)
+    summed = summed_up(own, runtime)
+    return summed[0] / summed[1] * pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,13 +111,24 @@ class ChangeLoss(nn.Module):
         self.false_positive = false_positive
         self.false_negative = false_negative
 
-    def forward(self, logits: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Map Nx1xHxW logits, truth (0 or 1) and valid (0: does not count; None: all do) to a scalar."""
+    def forward(
+        self, logits: Tensor, truth: Tensor, valid: Tensor | None = None, counted: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            logits: Nx1xHxW.
+            truth: the same shape, 0 or 1.
+            valid: the same shape, 0 where a pixel does not count; None: all do.
+            counted: pixels that the cross-entropy is a mean over; None: those that count. Where a batch is
+                shared by processes, what this one's would be if all pairs counted as many.
+        """
         # float32 before the clamp: float16 would overflow in the exponential
         logits = logits.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         bce = F.binary_cross_entropy_with_logits(logits, truth, valid, pos_weight=self.pos_weight)
         if valid is not None:  # the mean is over all pixels; make it one over those that count
-            bce = bce * (valid.numel() / valid.sum().clamp(min=1))
+            pixels = valid.sum() if counted is None else counted
+            bce = bce * (valid.numel() / pixels.clamp(min=1))
         total, probability = self.bce_weight * bce, logits.sigmoid()
         if self.tversky_weight:
             tversky = tversky_loss(

@@ -105,7 +105,9 @@ class TrainingSettings(BaseModel):
     patience: int | None = Field(
         default=12, ge=1, description="epochs without an improvement before stopping; none: never"
     )
-    min_improvement: float = Field(default=0.005, ge=0, description="of val F1, to count as one")
+    min_improvement: float = Field(
+        default=0.005, ge=0, description="of val F1 (or what best_by names), to count as one"
+    )
     wait_for_floor: bool = Field(
         default=True,
         description="patience counts from the first epoch that beats marking everything as changed; "

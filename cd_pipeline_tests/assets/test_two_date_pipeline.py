@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 
 from cd_pipeline.data.images import write_png
@@ -166,9 +167,12 @@ def test_pictures_can_be_resized_as_published(whole: Run, tmp_path: Path) -> Non
     assert metadata(result, "threshold")["threshold"] == 0.5
     pairs = read_pairs(tmp_path / "levir" / "pair_manifest" / "pairs.parquet")
     assert [sum(pair.split == split for pair in pairs) for split in COUNTS] == [4, 2, 2]
-    mask = cv2.imread(str(tmp_path / "levir" / "test_predictions" / f"{pairs[0].pair_id}.png"), 0)
+    predictions = tmp_path / "levir" / "test_predictions"
+    mask = cv2.imread(str(predictions / f"{pairs[0].pair_id}.png"), 0)
     assert mask is not None
     assert mask.shape == (SIDE, SIDE)
+    counts = pd.read_parquet(predictions / "predictions.parquet")[["tp", "fp", "fn", "tn"]]
+    assert (counts.sum(axis=1) == SIDE * SIDE).all()  # scored at the size of the pictures
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

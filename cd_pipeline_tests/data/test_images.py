@@ -330,6 +330,16 @@ def test_all_16_bit_grey_values_are_scaled_to_8_bits(kind: str) -> None:
     assert np.abs(decoded - grey[..., None] / 257).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_pictures_of_fewer_significant_bits_use_the_whole_range(suffix: str) -> None:
+    deep = np.random.default_rng(4).integers(0, 1 << 12, (40, 50, 3)).astype(np.uint16)
+    deep[0, 0], deep[0, 1] = 4095, 5000  # the second is beyond the range
+    content = cv2.imencode(suffix, np.ascontiguousarray(deep[..., ::-1]))[1].tobytes()
+    np.testing.assert_array_equal(decode_photo(content, bits=12), np.minimum(deep // 16, 255))
+    shallow = encoded(Image.fromarray(PIXELS), "PNG")
+    np.testing.assert_array_equal(decode_photo(shallow, bits=12), PIXELS)
+
+
 def test_a_16_bit_rgb_tiff_becomes_8_bit_rgb() -> None:
     bgr = cv2.cvtColor(PIXELS.astype(np.uint16) * 257, cv2.COLOR_RGB2BGR)
     np.testing.assert_array_equal(decode_photo(cv2.imencode(".tiff", bgr)[1].tobytes()), PIXELS)

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -259,11 +260,26 @@ def test_every_faulty_file_is_listed_with_its_reason_and_nothing_vanishes(divide
 
 
 def test_a_file_that_cannot_be_opened_is_listed(divided: Path) -> None:
-    draw(divided / "val", "folder", 60)
-    (divided / "val" / "B" / "folder.png").unlink()
-    (divided / "val" / "B" / "folder.png").mkdir()
+    draw(divided / "val", "gone", 60)
+    (divided / "val" / "B" / "gone.png").unlink()
+    (divided / "val" / "B" / "gone.png").symlink_to("nowhere.png")
     (reason,) = faults(scan_two_date(divided)).values()
-    assert reason.endswith("folder.png: cannot be read: Is a directory")
+    assert reason.endswith("gone.png: cannot be read: No such file or directory")
+
+
+def test_pictures_in_a_folder_of_their_own_are_named(divided: Path) -> None:
+    for part in ("A", "B", "label"):
+        (divided / "train" / part / "city").mkdir()
+    found = faults(scan_two_date(divided))
+    assert found["train/A/city"] == "a folder; pictures must lie directly in A/"
+    assert len(found) == 3
+
+
+def test_the_bits_that_16_bit_pictures_use_are_told(divided: Path) -> None:
+    for part in ("A", "B"):
+        deep = np.random.default_rng(3).integers(0, 2000, (20, 24, 3)).astype(np.uint16)
+        cv2.imwrite(str(divided / "test" / part / "x1.png"), deep)
+    assert max(pair.bits for pair in scan_two_date(divided).pairs) == 11
 
 
 def test_what_is_listed_but_absent_and_what_is_in_no_list_is_named(listed: Path) -> None:

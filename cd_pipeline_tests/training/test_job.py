@@ -4,8 +4,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cd_pipeline.data.datasets import EpochSampler
+from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import write_pairs
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
@@ -29,6 +32,10 @@ def job(tmp_path: Path) -> TrainingJob:
         )
         for i in range(TRAIN_PAIRS + 4)
     ]
+    part = np.zeros((32, 32), np.uint8)
+    part[:4] = 255  # of every third pair only these rows count
+    write_png(tmp_path / "valid" / "part.png", part)
+    rows = [replace(row, valid="source:valid/part.png") if i % 3 == 0 else row for i, row in enumerate(rows)]
     write_pairs(tmp_path / "pairs.parquet", rows)
     return TrainingJob(
         manifest=tmp_path / "pairs.parquet",
@@ -72,4 +79,19 @@ def test_an_error_in_one_of_several_processes_is_told_in_one_line(job: TrainingJ
     (tmp_path / "pairs.parquet").write_bytes(b"no table")
     several = job.model_copy(update={"runtime": replace(job.runtime, processes=2)})
     with pytest.raises(ValueError, match=r"pairs\.parquet: not a readable Parquet file"):
+        run_job(several, LOGGER)
+
+
+@pytest.mark.slow
+def test_a_picture_that_only_the_second_process_reads_is_named_too(job: TrainingJob, tmp_path: Path) -> None:
+    order = list(EpochSampler(TRAIN_PAIRS, shuffle_seed=job.training.seed))
+    _, second = order[1]  # dealt out like cards
+    (tmp_path / "after" / f"p{second}.png").write_bytes(b"no picture")
+    several = job.model_copy(
+        update={
+            "runtime": replace(job.runtime, processes=2),
+            "training": job.training.model_copy(update={"max_pos_weight": 1.0, "epochs": 1}),
+        }
+    )
+    with pytest.raises(ValueError, match=rf"p{second}\.png: cannot be decoded"):
         run_job(several, LOGGER)
