@@ -1,13 +1,11 @@
 """The raw pairs of a two-date data set: observed, or drawn where none are configured."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from tqdm import tqdm
 
-from cd_pipeline.assets.sample import ensure_sample, mark_sample
-from cd_pipeline.assets.stage import on_terminal, stage
+from cd_pipeline.assets.source import observe
+from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
@@ -31,24 +29,17 @@ def raw_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.two_date import scan_two_date
         from cd_pipeline.synthesis.sample_tiles import draw_sample_tiles
 
-        def sample_version() -> str:
-            return scan_two_date(own, threads=compute.cores).version
-
-        own = workspace.folder(recipe, "raw_pairs")
-        configured = workspace.configured_source(recipe)
-        draw = partial(draw_sample_tiles, own, workers=compute.cores)
-        root = configured or ensure_sample(
+        source = observe(
             context.log,
-            own,
-            "drawn tiles, not photos",
-            lambda progress: draw(progress=progress),
-            sample_version,
+            workspace,
+            recipe,
+            compute.cores,
+            scan=scan_two_date,
+            draw=draw_sample_tiles,
+            sample="drawn tiles, not photos",
         )
-        with tqdm(desc="reading pairs", unit=" pairs", leave=False, disable=not on_terminal()) as bar:
-            inventory = scan_two_date(root, threads=compute.cores, progress=bar.update)
-        if configured is None:
-            mark_sample(own, inventory.version)
-        write_two_date(own / "pairs.parquet", inventory.pairs)
+        inventory = source.inventory
+        write_two_date(workspace.folder(recipe, "raw_pairs") / "pairs.parquet", inventory.pairs)
         for pair in inventory.quarantined:
             context.log.warning(f"left out {pair.split}/{pair.name}: {pair.reason}")
         bits = max(pair.bits for pair in inventory.usable)
@@ -57,14 +48,10 @@ def raw_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 f"16-bit pictures use values below {1 << bits} alone: set source.bits to {bits}, or they are dark"
             )
         counts = f"{len(inventory.usable)} pairs, {len(inventory.quarantined)} left out"
-        context.log.info(f"{counts}, in {root}")
+        context.log.info(f"{counts}, in {source.root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
-            metadata={
-                "sample_data": configured is None,
-                "folder": dg.MetadataValue.path(root.absolute()),
-                **inventory_figures(inventory),
-            },
+            metadata={**source.figures(), **inventory_figures(inventory)},
         )
 
     return raw_pairs

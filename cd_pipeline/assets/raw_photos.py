@@ -1,14 +1,12 @@
 """The raw photos: observed, or drawn where none are configured."""
 
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from tqdm import tqdm
 
-from cd_pipeline.assets.sample import ensure_sample, mark_sample
-from cd_pipeline.assets.stage import on_terminal, stage
+from cd_pipeline.assets.source import observe
+from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
@@ -32,35 +30,24 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.photos import scan_photos
         from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
 
-        def sample_version() -> str:
-            return scan_photos(own, threads=compute.cores).version
-
-        own = workspace.folder(recipe, "raw_photos")
-        configured = workspace.configured_source(recipe)
-        draw = partial(draw_sample_rooms, own, workers=compute.cores)
-        root = configured or ensure_sample(
+        source = observe(
             context.log,
-            own,
-            "drawn rooms, not photos",
-            lambda progress: draw(progress=progress),
-            sample_version,
+            workspace,
+            recipe,
+            compute.cores,
+            scan=scan_photos,
+            draw=draw_sample_rooms,
+            sample="drawn rooms, not photos",
         )
-        with tqdm(desc="reading photos", unit=" files", leave=False, disable=not on_terminal()) as bar:
-            inventory = scan_photos(root, threads=compute.cores, progress=bar.update)
-        if configured is None:
-            mark_sample(own, inventory.version)
-        write_photos(own / "photos.parquet", inventory.photos)
+        inventory = source.inventory
+        write_photos(workspace.folder(recipe, "raw_photos") / "photos.parquet", inventory.photos)
         for photo in inventory.quarantined:
             context.log.warning(f"quarantined {photo.path}: {photo.reason}")
         counts = f"{len(inventory.usable)} photos, {len(inventory.quarantined)} files quarantined"
-        context.log.info(f"{counts}, in {root}")
+        context.log.info(f"{counts}, in {source.root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
-            metadata={
-                "sample_data": configured is None,
-                "folder": dg.MetadataValue.path(root.absolute()),
-                **inventory_figures(inventory),
-            },
+            metadata={**source.figures(), **inventory_figures(inventory)},
         )
 
     return raw_photos
