@@ -43,6 +43,7 @@ def two_date_recipe(folder: Path | None, **changes: object) -> Recipe:
         "model": {"name": "tiny_siamese_unet", "pretrained": False},
         "training": {"preset": "two_date", "epochs": 8, "batch_size": 4},
         "threshold": {"pairs": "own", "tolerance": 0, "low": 0.02, "high": 0.98, "steps": 97},
+        "export": {"precision": "float32"},
     }
     return Recipe(name="levir", **{**settings, **changes})  # type: ignore[arg-type]
 
