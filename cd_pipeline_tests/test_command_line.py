@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from cd_pipeline.recipe import RecipeSettings
 
 ROOT = Path(__file__).parents[1]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -74,7 +77,7 @@ def test_a_wrong_recipe_is_refused_with_file_line_and_allowed_values(tmp_path: P
 
 @pytest.mark.slow
 def test_the_main_job_of_the_readme_makes_the_package_from_nothing(tmp_path: Path) -> None:
-    (command,) = [line for line in readme_commands() if "-m" in line]
+    command = next(line for line in readme_commands() if "*mlpackage" in line)
     done = run_dagster(command[1:], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     rooms = tmp_path / "rooms"
@@ -101,3 +104,22 @@ def test_the_main_job_of_the_readme_makes_the_package_from_nothing(tmp_path: Pat
         DAGSTER_MODULE_NAME="cd_pipeline.definitions",
     )
     assert again.returncode == 0, again.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_readmes_command_for_two_dates_makes_a_package_from_nothing(tmp_path: Path) -> None:
+    (command,) = [line for line in readme_commands() if "*levir/mlpackage" in line]
+    done = run_dagster(command[1:], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SAMPLE DATA" in done.stdout + done.stderr
+    assert (tmp_path / "levir" / "mlpackage" / "change_detector.mlpackage").exists()
+    metrics = json.loads((tmp_path / "levir" / "test_predictions" / "metrics.json").read_text())
+    assert metrics["pairs"] == 8
+    assert metrics["f1"] > metrics["differencing_oracle_f1"]
+    assert metrics["exchanged_f1"] == pytest.approx(metrics["f1"], abs=1e-3)  # this network is symmetric
+
+
+def test_the_recipes_in_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    recipes = [RecipeSettings.model_validate(yaml.safe_load(block)["attributes"]) for block in blocks]
+    assert {recipe.model.name for recipe in recipes} == {"tiny_siamese_unet", "siamese_unet"}
