@@ -60,7 +60,9 @@ class Runtime:
             return self.workers
         if not draws:
             return 0
-        return max(1, min(MAX_WORKERS, usable_cores() // self.processes - 1)) if self.device_type != "cpu" else 1
+        return (
+            max(1, min(MAX_WORKERS, usable_cores() // self.processes - 1)) if self.device_type != "cpu" else 1
+        )
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that networks run in."""

@@ -29,6 +29,7 @@ class Gain(nn.Module):
         difference = F.avg_pool2d((before - after).abs(), self.stride)
         return F.interpolate(self.mix(difference), scale_factor=self.stride, mode="bilinear")
 
+
 pytestmark = pytest.mark.slow
 
 
