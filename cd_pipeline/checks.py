@@ -1,14 +1,23 @@
 """Asset checks of a recipe. A failed one that makes later assets worthless blocks them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cd_pipeline.assets.inputs import read_json, rendered_pairs, trained
-from cd_pipeline.assets.mlpackage import PACKAGE
+from cd_pipeline.assets.inputs import (
+    examples_on_disk,
+    labelled_images,
+    read_json,
+    rendered_pairs,
+    trained,
+)
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.image_manifest import LabelledImage
 
 SAMPLED_PAIRS = 32
 POSITIVE_SHARE = (0.005, 0.60)
@@ -17,29 +26,33 @@ POSITIVE_SHARE = (0.005, 0.60)
 def build_checks(recipe: Recipe) -> Sequence[dg.AssetChecksDefinition]:
     """Build all checks of a recipe."""
     rendered = [mask_values_check(recipe), truth_check(recipe)]
+    of_classes = [known_classes_check(recipe), baseline_check(recipe)]
+    of_masks = [positive_share_check(recipe), floor_check(recipe)]
     return [
         split_check(recipe),
         *(rendered if recipe.source.layout == "labelled_photos" else []),
-        positive_share_check(recipe),
+        *(of_classes if recipe.task.multi_class else of_masks),
         finite_loss_check(recipe),
-        floor_check(recipe),
         agreement_check(recipe),
     ]
 
 
 def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """No picture may be in two splits."""
-    two_date = recipe.source.layout == "two_date"
-    asset = recipe.raw_asset if two_date else "split"
+    asset = recipe.split_asset
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(asset)), blocking=True)
     def no_picture_in_two_splits(workspace: Workspace) -> dg.AssetCheckResult:
         """The same picture, under whatever name, is in one split only."""
+        from cd_pipeline.data.image_manifest import read_masked_images
         from cd_pipeline.data.manifest import read_photos, read_two_date
+        from cd_pipeline.data.masked_images import leaking_images
         from cd_pipeline.data.split import leaks
         from cd_pipeline.data.two_date import leaking_pictures
 
-        if two_date:
+        if recipe.one_image:
+            found = leaking_images(read_masked_images(workspace.require(recipe, asset, "split.parquet")))
+        elif recipe.source.layout == "two_date":
             found = leaking_pictures(read_two_date(workspace.require(recipe, asset, "pairs.parquet")))
         else:
             found = leaks(read_photos(workspace.require(recipe, asset, "split.parquet")))
@@ -82,7 +95,7 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
         A sample of the plans is rendered anew, and compared with the pictures on disk.
         """
-        from cd_pipeline.data.pairs import load_pair
+        from cd_pipeline.data.samples import load_sample
         from cd_pipeline.evaluation.masks import same_pictures
         from cd_pipeline.synthesis.pairs import render_pair
         from cd_pipeline.synthesis.photo_store import PhotoStore
@@ -94,7 +107,7 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         sample = frozen[:: max(1, len(frozen) // SAMPLED_PAIRS)]
         lying, altered = {}, []
         for pair in sample:
-            if not same_pictures(load_pair(pair, roots), render_pair(pair, photos)):
+            if not same_pictures(load_sample(pair, roots), render_pair(pair, photos)):
                 altered.append(pair.pair_id)
             if pixels := untruthful_pixels(render_pair(pair, photos, nuisance=False)):
                 lying[pair.pair_id] = pixels
@@ -119,24 +132,24 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
 
 def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
-    """The share of changed pixels is plausible."""
+    """The share of changed or marked pixels is plausible."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(recipe.pair_assets[-1])), blocking=True)
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(recipe.sample_assets[-1])), blocking=True)
     def positive_share_is_plausible(workspace: Workspace) -> dg.AssetCheckResult:
-        """Between 0.5 % and 60 % of each split's pixels are changed.
+        """Between 0.5 % and 60 % of each split's pixels are changed, or marked.
 
         A split without any change, or changed all over, blocks what comes after.
         """
         from cd_pipeline.evaluation.masks import mask_shares
 
-        shares = mask_shares(rendered_pairs(workspace, recipe), workspace.roots(recipe))
+        shares = mask_shares(examples_on_disk(workspace, recipe), workspace.roots(recipe))
         low, high = POSITIVE_SHARE
         useless = any(share in (0.0, 1.0) for share in shares.values())
         found = ", ".join(f"{split} {share:.2%}" for split, share in shares.items())
         return dg.AssetCheckResult(
             passed=all(low <= share <= high for share in shares.values()),
             severity=dg.AssetCheckSeverity.ERROR if useless else dg.AssetCheckSeverity.WARN,
-            description=f"changed pixels: {found}; expected {low:.1%} to {high:.0%}",
+            description=f"positive pixels: {found}; expected {low:.1%} to {high:.0%}",
             metadata={f"positive_pixel_share_{split}": share for split, share in shares.items()},
         )
 
@@ -168,33 +181,103 @@ def finite_loss_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
 
 def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
-    """The network beats marking everything as changed."""
+    """The network beats marking everything."""
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
-    def beats_everything_changed(workspace: Workspace) -> dg.AssetCheckResult:
-        """Val F1 is above that of marking every pixel; the best of plain differencing stands beside it."""
-        from cd_pipeline.data.pairs import input_pairs
+    def beats_marking_everything(workspace: Workspace) -> dg.AssetCheckResult:
+        """Val F1 is above that of marking every pixel; of pairs, plain differencing at its best stands beside it."""
+        from cd_pipeline.data.samples import input_samples
         from cd_pipeline.evaluation.differencing import DifferencingOracle
         from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
 
-        saved = trained(workspace, recipe)
-        val_f1 = next(row["val_f1"] for row in saved.history if row["epoch"] == saved.best_epoch)
+        val_f1 = best_epoch(workspace, recipe)["val_f1"]
         oracle, positive, pixels = DifferencingOracle(), 0, 0
-        pairs = rendered_pairs(workspace, recipe, "val")
-        for pair in input_pairs(pairs, workspace.roots(recipe), recipe.input.size):
-            oracle.update(pair.before, pair.after, pair.mask, pair.valid)
-            counted = Confusion.of(pair.mask, pair.mask, pair.valid)
+        examples = examples_on_disk(workspace, recipe, "val")
+        for sample in input_samples(examples, workspace.roots(recipe), recipe.input.size):
+            if not recipe.one_image:
+                oracle.update(sample.before, sample.after, sample.mask, sample.valid)
+            counted = Confusion.of(sample.mask, sample.mask, sample.valid)
             positive += counted.tp
             pixels += counted.pixels
-        floor, best = everything_changed_f1(positive, pixels), oracle.best().f1
+        floor = everything_changed_f1(positive, pixels)
+        figures = {"val_f1": val_f1, "everything_marked_f1": floor}
+        told = f"val F1 {val_f1:.3f}; everything marked {floor:.3f}"
+        if not recipe.one_image:
+            figures["differencing_oracle_f1"] = oracle.best().f1
+            told += f"; plain differencing at its best {oracle.best().f1:.3f}"
+        return dg.AssetCheckResult(passed=val_f1 > floor, description=told, metadata=figures)
+
+    return beats_marking_everything
+
+
+def known_classes_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """What val and test hold can be learnt from train."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("image_manifest")), blocking=True)
+    def classes_are_in_train(workspace: Workspace) -> dg.AssetCheckResult:
+        """Every class of val and test is in train too.
+
+        A train split of a single class blocks what comes after.
+        """
+        pixels = {
+            split: class_totals(labelled_images(workspace, recipe, split))
+            for split in ("train", "val", "test")
+        }
+        names = recipe.class_names
+        unknown = [
+            names[index]
+            for index in range(len(names))
+            if not pixels["train"][index] and (pixels["val"][index] or pixels["test"][index])
+        ]
+        useless = sum(count > 0 for count in pixels["train"]) < 2
         return dg.AssetCheckResult(
-            passed=val_f1 > floor,
-            description=f"val F1 {val_f1:.3f}; everything changed {floor:.3f}; "
-            f"plain differencing at its best {best:.3f}",
-            metadata={"val_f1": val_f1, "everything_changed_f1": floor, "differencing_oracle_f1": best},
+            passed=not unknown and not useless,
+            severity=dg.AssetCheckSeverity.ERROR if useless else dg.AssetCheckSeverity.WARN,
+            description=f"not in train: {', '.join(unknown)}" if unknown else "every class is in train",
+            metadata={
+                "pixels": table(
+                    [
+                        {"class": name, **{split: counts[index] for split, counts in pixels.items()}}
+                        for index, name in enumerate(names)
+                    ]
+                )
+            },
         )
 
-    return beats_everything_changed
+    return classes_are_in_train
+
+
+def baseline_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """The network beats the most frequent class everywhere."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    def beats_the_most_frequent_class(workspace: Workspace) -> dg.AssetCheckResult:
+        """Val mIoU is above that of the most frequent class everywhere."""
+        import numpy as np
+
+        from cd_pipeline.evaluation.class_confusion import ClassConfusion
+
+        val_iou = best_epoch(workspace, recipe)["val_iou"]
+        totals = class_totals(labelled_images(workspace, recipe, "val"))
+        baseline = ClassConfusion(np.diag(np.array(totals, np.int64))).everywhere().mean_iou()
+        return dg.AssetCheckResult(
+            passed=val_iou > baseline,
+            description=f"val mIoU {val_iou:.3f}; the most frequent class everywhere {baseline:.3f}",
+            metadata={"val_iou": val_iou, "baseline_iou": baseline},
+        )
+
+    return beats_the_most_frequent_class
+
+
+def best_epoch(workspace: Workspace, recipe: Recipe) -> dict[str, Any]:
+    """Return the epoch that the weights are of."""
+    saved = trained(workspace, recipe)
+    return next(row for row in saved.history if row["epoch"] == saved.best_epoch)
+
+
+def class_totals(images: "Sequence[LabelledImage]") -> list[int]:
+    """Return the pixels of each class, over all images."""
+    return [sum(pixels) for pixels in zip(*(image.class_pixels for image in images), strict=True)]
 
 
 def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
@@ -202,20 +285,20 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("mlpackage")), blocking=True)
     def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
-        """The package, read back and executed op by op on the test pairs, gives what the checkpoint gives."""
+        """The package, read back and executed op by op on the test set, gives what the checkpoint gives."""
         from cd_pipeline.export.agreeing import AgreementLimits
         from cd_pipeline.export.coreml import package_digest
         from cd_pipeline.export.package_check import PackageAgreement
 
         content = read_json(workspace.require(recipe, "mlpackage", "agreement.json"))
-        digest = package_digest(workspace.require(recipe, "mlpackage", PACKAGE))
+        digest = package_digest(workspace.require(recipe, "mlpackage", recipe.package))
         fresh = content.pop("package_digest") == digest
         agreement = PackageAgreement(**{**content, "non_finite_ops": tuple(content["non_finite_ops"])})
         broken = AgreementLimits(**recipe.export.limits()).violations(agreement)
         return dg.AssetCheckResult(
             passed=fresh and not broken,
             description=" ".join(broken if fresh else ["agreement.json is of another package."])
-            or f"agrees on {agreement.pairs} test pairs",
+            or f"agrees on {agreement.pairs} test samples",
             metadata={
                 "pairs": agreement.pairs,
                 "max_probability_difference": agreement.max_probability_difference,

@@ -1,6 +1,7 @@
 """Figures and tables for the Dagster UI."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def table(rows: "Sequence[Mapping[str, Any]] | pd.DataFrame") -> dg.TableMetadat
 
 def _cell(value: object) -> str | int | float | bool:
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, 4) if math.isfinite(value) else "-"
     return value if isinstance(value, str | int) else str(value)
 
 

@@ -7,8 +7,11 @@ from pydantic import BaseModel
 
 from cd_pipeline.assets.change_masks import change_masks_asset
 from cd_pipeline.assets.checkpoint import checkpoint_asset
+from cd_pipeline.assets.cross_datasets import cross_datasets_asset
+from cd_pipeline.assets.image_manifest import image_manifest_asset
 from cd_pipeline.assets.mlpackage import mlpackage_asset
 from cd_pipeline.assets.pair_manifest import pair_manifest_asset
+from cd_pipeline.assets.raw_images import raw_images_asset
 from cd_pipeline.assets.raw_pairs import raw_pairs_asset
 from cd_pipeline.assets.raw_photos import raw_photos_asset
 from cd_pipeline.assets.real_pairs import real_pairs_asset
@@ -18,24 +21,21 @@ from cd_pipeline.assets.threshold import threshold_asset
 from cd_pipeline.checks import build_checks
 from cd_pipeline.recipe import Recipe, RecipeSettings
 
-MODEL_STAGES = (
-    checkpoint_asset,
-    threshold_asset,
-    test_predictions_asset,
-    mlpackage_asset,
-)
+IMAGE_STAGES = (raw_images_asset, split_asset, image_manifest_asset)
 STAGES = {
-    "labelled_photos": (
-        raw_photos_asset,
-        split_asset,
-        pair_manifest_asset,
-        change_masks_asset,
-        *MODEL_STAGES,
-        real_pairs_asset,
-    ),
-    "two_date": (raw_pairs_asset, pair_manifest_asset, *MODEL_STAGES),
+    "labelled_photos": (raw_photos_asset, split_asset, pair_manifest_asset, change_masks_asset),
+    "two_date": (raw_pairs_asset, pair_manifest_asset),
+    "masked_images": IMAGE_STAGES,
+    "voc": IMAGE_STAGES,
 }
-"""What is made of a data set, by its layout."""
+"""What leads to the samples of a data set, by its layout."""
+FURTHER_STAGES = {
+    "labelled_photos": (real_pairs_asset,),
+    "two_date": (),
+    "masked_images": (cross_datasets_asset,),
+    "voc": (cross_datasets_asset,),
+}
+"""What else is measured."""
 
 
 class Pipeline(dg.Component):
@@ -62,7 +62,16 @@ class Pipeline(dg.Component):
 
 def build_pipeline(recipe: Recipe) -> dg.Definitions:
     """Build the assets and checks of a recipe; resources are the caller's."""
+    layout = recipe.source.layout
+    stages = [
+        *STAGES[layout],
+        checkpoint_asset,
+        *((threshold_asset,) if recipe.has_threshold else ()),
+        test_predictions_asset,
+        mlpackage_asset,
+        *FURTHER_STAGES[layout],
+    ]
     return dg.Definitions(
-        assets=[build(recipe) for build in STAGES[recipe.source.layout]],
+        assets=[build(recipe) for build in stages],
         asset_checks=list(build_checks(recipe)),
     )

@@ -1,20 +1,28 @@
 """A recipe: every setting of one data set's pipeline, validated. No dagster here."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cd_pipeline.data.classes import VOC_CLASSES, VOID, class_names
 from cd_pipeline.data.files import digest
 from cd_pipeline.data.settings import AugmentationSettings, InputSettings, SplitSettings
-from cd_pipeline.models.settings import ModelSettings
+from cd_pipeline.data.task import MaskForm, Task
+from cd_pipeline.models.settings import NETWORK_OPTIONS, ONE_IMAGE_NETWORKS, ModelSettings
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
-from cd_pipeline.training.settings import SweepSettings, TrainingSettings
+from cd_pipeline.training.settings import OF_ONE_CLASS, OF_SEVERAL_CLASSES, SweepSettings, TrainingSettings
 
 DEFAULT_RECIPE = "rooms"
 """The recipe whose asset keys carry no prefix."""
-OTHER_LAYOUT = {
+Layout = Literal["labelled_photos", "two_date", "masked_images", "voc"]
+IMAGE_LAYOUTS = ("masked_images", "voc")
+"""One image and its mask; the others are pairs of pictures."""
+OTHER_LAYOUT: Mapping[str, tuple[str, ...]] = {
     "labelled_photos": ("augmentation",),
     "two_date": ("split", "synthesis", "real_pairs"),
+    "masked_images": ("synthesis", "real_pairs"),
+    "voc": ("synthesis", "real_pairs", "threshold"),
 }
 """What a layout has no use for."""
 
@@ -24,20 +32,49 @@ class SourceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    layout: Literal["labelled_photos", "two_date"] = Field(
+    layout: Layout = Field(
         default="labelled_photos",
         description="labelled_photos: images/<class>/ beside labels/<class>/ in YOLO form, once or in trainval/ "
         "and test/, from which pairs are made; two_date: {train,val,test}/{A,B,label}/, or {A,B,label}/ "
-        "with list/{train,val,test}.txt",
+        "with list/{train,val,test}.txt; masked_images: images/ and masks/, files matched by stem, directly or in "
+        "each of several data sets; voc: JPEGImages/ and SegmentationClass/, a palette PNG each, with "
+        "ImageSets/Segmentation/{train,val,test}.txt or without",
     )
     bits: int = Field(
         default=16, ge=8, le=16, description="two_date: significant bits of 16-bit pictures, such as 11 or 12"
+    )
+    classes: int = Field(
+        default=len(VOC_CLASSES), ge=2, le=255, description="voc: how many, background included, void not"
+    )
+    class_names: tuple[str, ...] | None = Field(
+        default=None, description="voc: in the order of their indices; none: VOC's for 21, otherwise numbers"
+    )
+    void: int | None = Field(
+        default=VOID,
+        ge=0,
+        le=255,
+        description="voc: the index of borders, that is no class; none: there is none",
+    )
+    void_as_class: bool = Field(
+        default=False,
+        description="voc: void is learnt as one more class, the last (published); false: its pixels count neither "
+        "in the loss nor in any metric",
+    )
+    palette: Literal["voc", "any"] = Field(
+        default="voc", description="voc: masks of other colours are refused; any: the indices alone count"
     )
     folder: str | None = Field(
         default=None,
         description="your own data, never written to; CD_PIPELINE_<RECIPE> in the environment goes first; "
         "none: sample data is drawn",
     )
+
+    @model_validator(mode="after")
+    def _classes_are_named(self) -> Self:
+        class_names(self.classes, self.class_names, void_as_class=self.void_as_class)
+        if self.void_as_class and self.void is None:
+            raise ValueError("void_as_class: there is no void index; set void, or leave void_as_class out")
+        return self
 
 
 class RealPairsSettings(BaseModel):
@@ -79,12 +116,20 @@ class ThresholdSettings(SweepSettings):
 
 
 class PredictionSettings(BaseModel):
-    """How large pictures are predicted."""
+    """How large pictures are predicted, and what is cleaned away."""
 
     model_config = ConfigDict(extra="forbid")
 
     overlap: float = Field(
         default=0.25, ge=0, lt=1, description="of neighbouring tiles, as a share of the input size"
+    )
+    opening: int = Field(
+        default=0,
+        ge=0,
+        description="masks: side in px of the square that a marked area must hold (published: 3); 0: any",
+    )
+    min_area: int = Field(
+        default=0, ge=0, description="masks: px of the smallest marked area (published: 50); 0: any"
     )
 
 
@@ -123,7 +168,7 @@ class RecipeSettings(BaseModel):
     export: ExportSettings = Field(default_factory=ExportSettings)
     real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
     augmentation: AugmentationSettings | None = Field(
-        default=None, description="of training pairs in a two-date folder; none: they are as they are"
+        default=None, description="of training samples that lie in a folder; none: they are as they are"
     )
 
     @model_validator(mode="after")
@@ -133,11 +178,63 @@ class RecipeSettings(BaseModel):
             default = type(self).model_fields[name].get_default(call_default_factory=True)
             if getattr(self, name) != default:
                 raise ValueError(f"{name}: no part of a recipe with source.layout {layout}; leave it out")
-        if layout == "two_date" and self.threshold.pairs != "own":
+        if layout in ("two_date", "masked_images") and self.threshold.pairs != "own":
             raise ValueError("threshold.pairs: realistic pairs are drawn from labelled photos; set it to own")
         if layout == "labelled_photos" and self.input.fit != "resize":
-            raise ValueError("input.fit: tile is for source.layout two_date; leave it out")
+            raise ValueError(f"input.fit: tile is not for source.layout {layout}; leave it out")
+        if layout not in IMAGE_LAYOUTS and self.input.clahe is not None:
+            raise ValueError(f"input.clahe is not for source.layout {layout}; leave it out")
+        if layout not in IMAGE_LAYOUTS and self.split.exact:
+            raise ValueError(f"split.exact is not for source.layout {layout}; leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _network_and_loss_are_for_the_task(self) -> Self:
+        task = self.task
+        if self.model.pictures != task.pictures:
+            takers = [
+                name for name in NETWORK_OPTIONS if (name in ONE_IMAGE_NETWORKS) == (task.pictures == 1)
+            ]
+            raise ValueError(
+                f"model.name {self.model.name} takes {self.model.pictures} pictures, source.layout "
+                f"{self.source.layout} gives {task.pictures}; use one of: {', '.join(takers)}"
+            )
+        loss = self.training.loss
+        if task.multi_class and loss in OF_ONE_CLASS:
+            raise ValueError(
+                f"training.loss {loss} is of one class, there are {task.classes}; use ce or ce_dice"
+            )
+        if not task.multi_class and loss in OF_SEVERAL_CLASSES:
+            raise ValueError(f"training.loss {loss} is of several classes, there is one; use bce or bce_dice")
+        if not task.multi_class and self.training.class_weights != "none":
+            raise ValueError("training.class_weights: there is one class; leave it out")
+        if task.multi_class and (self.prediction.opening or self.prediction.min_area):
+            raise ValueError("prediction: opening and min_area are for masks of one class; leave them out")
+        return self
+
+    @property
+    def one_image(self) -> bool:
+        """Whether samples are single images; otherwise they are pairs."""
+        return self.source.layout in IMAGE_LAYOUTS
+
+    @property
+    def mask_form(self) -> MaskForm:
+        """How the masks of the source hold their classes."""
+        source = self.source
+        if source.layout != "voc":
+            return MaskForm()
+        return MaskForm(source.classes, source.void, source.void_as_class)
+
+    @property
+    def task(self) -> Task:
+        """What the network is given and answers."""
+        return Task(pictures=1 if self.one_image else 2, classes=self.mask_form.outputs)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the network tells apart, in the order of their indices."""
+        source = self.source
+        return class_names(source.classes, source.class_names, void_as_class=source.void_as_class)
 
 
 class Recipe(RecipeSettings):
@@ -162,21 +259,47 @@ class Recipe(RecipeSettings):
 
     @property
     def plan_version(self) -> str:
-        """Hash of the settings that pairs are planned with; published pairs have the photo's size."""
-        if self.source.layout == "two_date":
-            return digest(self.source.layout, self.source.bits, self.input.fit, self.input.size)
+        """Hash of the settings that the manifest depends on; published pairs have the photo's size."""
+        source = self.source
+        if source.layout == "two_date":
+            return digest(source.layout, source.bits, self.input.fit, self.input.size)
+        if self.one_image:
+            return digest(source.layout, *self.mask_form, self.input.fit, self.input.size, self.input.clahe)
         size = self.input.size if isinstance(self.synthesis, RealisticSynthesis) else None
         return digest(self.synthesis.model_dump_json(), size)
 
     @property
     def raw_asset(self) -> str:
         """The first asset: it observes the raw folder."""
+        if self.one_image:
+            return "raw_images"
         return "raw_pairs" if self.source.layout == "two_date" else "raw_photos"
 
     @property
-    def pair_assets(self) -> list[str]:
-        """The assets that pairs are read from."""
-        return ["pair_manifest"] if self.source.layout == "two_date" else ["pair_manifest", "change_masks"]
+    def split_asset(self) -> str:
+        """The asset that knows each picture's split."""
+        return "raw_pairs" if self.source.layout == "two_date" else "split"
+
+    @property
+    def manifest(self) -> tuple[str, str]:
+        """The asset that makes the manifest, and its file."""
+        return ("image_manifest", "images.parquet") if self.one_image else ("pair_manifest", "pairs.parquet")
+
+    @property
+    def sample_assets(self) -> list[str]:
+        """The assets that samples are read from."""
+        rendered = self.source.layout == "labelled_photos"
+        return [self.manifest[0], "change_masks"] if rendered else [self.manifest[0]]
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether probabilities meet a threshold; of several classes the most probable one is taken."""
+        return not self.task.multi_class
+
+    @property
+    def package(self) -> str:
+        """The name of the Core ML package."""
+        return "segmenter.mlpackage" if self.one_image else "change_detector.mlpackage"
 
     def asset_key(self, asset: str) -> list[str]:
         """Return the key of one of the recipe's assets."""

@@ -11,7 +11,7 @@ from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cd_pipeline.data.pairs import Roots
+    from cd_pipeline.data.samples import Roots
     from cd_pipeline.models.runtime import Runtime
 
 REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*{key}"'
@@ -42,7 +42,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def roots(self, recipe: Recipe) -> "Roots":
         """Return where the references of the recipe's manifest lead."""
-        from cd_pipeline.data.pairs import Roots
+        from cd_pipeline.data.samples import Roots
 
         source = self.configured_source(recipe) or self.folder(recipe, recipe.raw_asset)
         return Roots(source, self.recipe_folder(recipe))

@@ -126,4 +126,4 @@ def test_a_wrong_setting_is_refused_by_the_name_of_its_field(settings: dict[str,
 
 def test_every_recipe_file_lies_in_a_folder_named_after_it() -> None:
     folder = Path(__file__).parents[1] / "cd_pipeline" / "defs"
-    assert {path.parent.name for path in folder.glob("*/defs.yaml")} == {"rooms", "levir"}
+    assert {path.parent.name for path in folder.glob("*/defs.yaml")} == {"rooms", "levir", "cracks", "voc"}

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from cd_pipeline.data.datasets import ItemDataset
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.labels import Box
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.samples import Roots, Sample
+from cd_pipeline.data.task import Task
 
 
-def draw_pair(seed: int, size: int = 64, changed: bool = True) -> PairArrays:
+def draw_pair(seed: int, size: int = 64, changed: bool = True) -> Sample:
     """Draw a smooth noisy photo; the after image of a changed pair holds a block of another colour."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(60, 160, size)[:, None, None] + rng.uniform(-20, 20, 3)
@@ -26,13 +27,14 @@ def draw_pair(seed: int, size: int = 64, changed: bool = True) -> PairArrays:
         y, x = rng.integers(0, size - height), rng.integers(0, size - width)
         after[y : y + height, x : x + width] = rng.integers(0, 256, 3)
         mask[y : y + height, x : x + width] = 255
-    return PairArrays(before, after, mask)
+    return Sample.of_pair(before, after, mask)
 
 
-class TinyPairs(Dataset[Tensor]):
+class TinyPairs(ItemDataset):
     """Drawn pairs, every fourth without a change; `asked` holds the keys in the order they were asked for."""
 
     def __init__(self, count: int, size: int = 64, seed: int = 0) -> None:
+        self.task = Task()
         self.arrays = [draw_pair(1000 * seed + i, size, changed=i % 4 != 3) for i in range(count)]
         self.asked: list[tuple[int, int]] = []
 
@@ -41,7 +43,7 @@ class TinyPairs(Dataset[Tensor]):
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         self.asked.append(key)
-        before, after, mask, _ = self.arrays[key[1]]
+        (before, after), mask, _ = self.arrays[key[1]]
         valid = np.full_like(mask, 255)
         stacked = np.concatenate([before, after, mask[..., None], valid[..., None]], axis=2)
         return torch.from_numpy(stacked).permute(2, 0, 1)
@@ -54,9 +56,9 @@ class BrightnessChange(nn.Module):
         return 40 * ((before - after).abs().mean(1, keepdim=True) - 0.1)
 
 
-def write_pair(root: Path, name: str, arrays: PairArrays, split: str = "test") -> Pair:
+def write_pair(root: Path, name: str, arrays: Sample, split: str = "test") -> Pair:
     """Write a frozen pair below `root` and return its manifest row."""
-    for kind, image in zip(("before", "after", "mask"), arrays[:3], strict=True):
+    for kind, image in zip(("before", "after", "mask"), arrays.arrays[:3], strict=True):
         write_png(root / kind / f"{name}.png", image)
     return Pair(
         pair_id=name,
@@ -76,7 +78,7 @@ def write_pair(root: Path, name: str, arrays: PairArrays, split: str = "test") -
     )
 
 
-def write_pairs_to(root: Path, pairs: Sequence[PairArrays]) -> tuple[list[Pair], Roots]:
+def write_pairs_to(root: Path, pairs: Sequence[Sample]) -> tuple[list[Pair], Roots]:
     """Write frozen pairs named p0, p1, … and return their rows and roots."""
     return [write_pair(root, f"p{i}", arrays) for i, arrays in enumerate(pairs)], Roots(root, root)
 

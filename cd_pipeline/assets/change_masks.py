@@ -23,7 +23,7 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         """The frozen pairs as lossless pictures: photos, mask and what counts, from photo and plan alone."""
         from cd_pipeline.data.files import file_digest, write_text
         from cd_pipeline.data.manifest import read_pairs
-        from cd_pipeline.data.pairs import at_input_size, load_pair, spread
+        from cd_pipeline.data.samples import at_input_size, load_sample, spread
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.masks import mask_shares
         from cd_pipeline.synthesis.pairs import render_pairs
@@ -39,7 +39,7 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         write_text(stamp, data_version)
         shares = mask_shares(frozen, roots)
         context.log.info(f"{len(frozen)} pairs rendered to {workspace.folder(recipe, 'change_masks')}")
-        shown = [at_input_size(load_pair(pair, roots), SHOWN_SIZE) for pair in spread(frozen, SHOWN)]
+        shown = [at_input_size(load_sample(pair, roots), SHOWN_SIZE) for pair in spread(frozen, SHOWN)]
         sheet = gallery([pair_row(pair) for pair in shown], columns=3)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version),

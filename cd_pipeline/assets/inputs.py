@@ -12,8 +12,13 @@ from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from cd_pipeline.data.image_manifest import LabelledImage
     from cd_pipeline.data.manifest import Pair
-    from cd_pipeline.evaluation.predictions import Predictor
+    from cd_pipeline.evaluation.predictor import Predictor
     from cd_pipeline.evaluation.threshold import ChosenThreshold
     from cd_pipeline.training.checkpoint import Checkpoint
 
@@ -28,16 +33,17 @@ class StaleInputError(ValueError):
 
 
 def manifest_path(workspace: Workspace, recipe: Recipe) -> Path:
-    """Return the path of the pair manifest.
+    """Return the path of the manifest.
 
     Raises:
-        StaleInputError: its pairs were planned with other settings than those of the recipe.
+        StaleInputError: its rows were made with other settings than those of the recipe.
     """
     from cd_pipeline.data.manifest import plan_version_of
 
-    path = workspace.require(recipe, "pair_manifest", "pairs.parquet")
+    asset, file = recipe.manifest
+    path = workspace.require(recipe, asset, file)
     if plan_version_of(path) != recipe.plan_version:
-        raise _stale(workspace, recipe, "pair_manifest", "another recipe (synthesis or input)")
+        raise _stale(workspace, recipe, asset, "another recipe (source, synthesis or input)")
     return path
 
 
@@ -60,6 +66,26 @@ def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = Non
     return pairs
 
 
+def labelled_images(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["LabelledImage"]:
+    """Read the images of a split (None: of all).
+
+    Raises:
+        FileNotFoundError: the manifest is missing.
+    """
+    from cd_pipeline.data.image_manifest import read_labelled_images
+
+    return read_labelled_images(manifest_path(workspace, recipe), split)
+
+
+def examples_on_disk(
+    workspace: Workspace, recipe: Recipe, split: str | None = None
+) -> "Sequence[Pair] | Sequence[LabelledImage]":
+    """Read the pairs or images of a split (None: of all) whose pictures are on disk; errors as of either."""
+    if recipe.one_image:
+        return labelled_images(workspace, recipe, split)
+    return rendered_pairs(workspace, recipe, split)
+
+
 def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
     """Read the checkpoint.
 
@@ -71,22 +97,24 @@ def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
 
     saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
     if saved.data_version != file_digest(manifest_path(workspace, recipe)):
-        raise _stale(workspace, recipe, "checkpoint", "another pair_manifest")
-    network = recipe.model.model_dump(exclude=HOW_IT_STARTED)
+        raise _stale(workspace, recipe, "checkpoint", "another manifest")
+    network = recipe.model.model_dump(mode="json", exclude=HOW_IT_STARTED)
     found = {name: value for name, value in saved.recipe["model"].items() if name not in HOW_IT_STARTED}
-    if saved.recipe["input"] != recipe.input.model_dump() or found != network:
+    if saved.recipe["input"] != recipe.input.model_dump(mode="json") or found != network:
         raise _stale(workspace, recipe, "checkpoint", "another recipe (input or model)")
     return saved
 
 
-def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") -> "ChosenThreshold":
-    """Read the threshold of a checkpoint.
+def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") -> "ChosenThreshold | None":
+    """Read the threshold of a checkpoint; None where the recipe has none.
 
     Raises:
         StaleInputError: it was chosen for another checkpoint.
     """
     from cd_pipeline.evaluation.threshold import ChosenThreshold
 
+    if not recipe.has_threshold:
+        return None
     chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
     if chosen.checkpoint_version != saved.version:
         raise _stale(workspace, recipe, "threshold", "another checkpoint")
@@ -94,7 +122,7 @@ def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") 
 
 
 def measured(
-    workspace: Workspace, recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold"
+    workspace: Workspace, recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold | None"
 ) -> dict[str, Any]:
     """Read the test metrics of a checkpoint at its threshold.
 
@@ -102,26 +130,38 @@ def measured(
         StaleInputError: they are of another checkpoint or threshold.
     """
     metrics = read_json(workspace.require(recipe, "test_predictions", "metrics.json"))
-    if (metrics["checkpoint_version"], metrics["threshold"]) != (saved.version, chosen.threshold):
+    if (metrics["checkpoint_version"], metrics["threshold"]) != (
+        saved.version,
+        chosen.threshold if chosen else None,
+    ):
         raise _stale(workspace, recipe, "test_predictions", "another checkpoint or threshold")
     return metrics
 
 
 def predictor_of(
-    recipe: Recipe, compute: Compute, saved: "Checkpoint", chosen: "ChosenThreshold"
+    recipe: Recipe, compute: Compute, saved: "Checkpoint", chosen: "ChosenThreshold | None"
 ) -> "Predictor":
     """Bring a checkpoint to the device, in float32, with its threshold."""
-    from cd_pipeline.evaluation.predictions import Predictor
+    return predictor_for(recipe, compute, saved.model(), chosen.threshold if chosen else None)
+
+
+def predictor_for(
+    recipe: Recipe, compute: Compute, model: "nn.Module", threshold: float | None
+) -> "Predictor":
+    """Bring a network to the device, in float32, with a threshold (None: of several classes)."""
+    from cd_pipeline.evaluation.predictor import Predictor
 
     runtime = compute.runtime().exact()
     runtime.prepare()
     return Predictor(
-        model=runtime.place(saved.model()),
+        model=runtime.place(model),
         size=recipe.input.size,
-        threshold=chosen.threshold,
+        threshold=threshold,
         runtime=runtime,
         smooth=recipe.threshold.smooth,
         overlap=int(recipe.prediction.overlap * recipe.input.size),
+        opening=recipe.prediction.opening,
+        min_area=recipe.prediction.min_area,
     )
 
 

@@ -45,7 +45,11 @@ def real_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
         for problem in found.problems:
             context.log.warning(f"left out: {problem}")
         plain = {name: asdict(scores) for name, scores in found.scores.items()}
-        metrics = {**plain, "threshold": chosen.threshold, "checkpoint_version": saved.version}
+        metrics = {
+            **plain,
+            "threshold": chosen.threshold if chosen else None,
+            "checkpoint_version": saved.version,
+        }
         sheet, first = gallery(found.rows), next(iter(found.scores.values()))
         write_png(own / "gallery.png", sheet)
         write_text(own / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -1,16 +1,29 @@
 """The test predictions."""
 
 import json
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cd_pipeline.assets.inputs import chosen_threshold, predictor_of, rendered_pairs, trained
+from cd_pipeline.assets.inputs import (
+    chosen_threshold,
+    labelled_images,
+    predictor_of,
+    rendered_pairs,
+    trained,
+)
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
-SHOWN_COLUMNS = ("file", "f1", "iou", "alarm")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cd_pipeline.data.image_manifest import LabelledImage
+    from cd_pipeline.evaluation.predictor import Predictor
+    from cd_pipeline.evaluation.report import TestReport
 
 
 def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -19,7 +32,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
     @stage(
         recipe,
-        after=["checkpoint", "threshold", *recipe.pair_assets],
+        after=["checkpoint", *(["threshold"] if recipe.has_threshold else []), *recipe.sample_assets],
         kinds=["png"],
         settings=used,
         pool=GPU_POOL,
@@ -27,56 +40,75 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def test_predictions(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """What the network marks on the test pairs: a PNG each at the pair's own size, and the scores."""
-        import pandas as pd
-
+        """What the network marks on the test set: a PNG each at the pictures' own size, and the scores."""
         from cd_pipeline.data.files import digest, file_digest, write_text
         from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.images import write_png
-        from cd_pipeline.evaluation.breakdown import recall_by
-        from cd_pipeline.evaluation.figures import gallery, inline_jpeg
-        from cd_pipeline.evaluation.predictions import measure, scores_by_class, summarise
+        from cd_pipeline.evaluation.figures import inline_jpeg
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
-        pairs = rendered_pairs(workspace, recipe, "test")
         folder = workspace.folder(recipe, "test_predictions")
-        predictor = predictor_of(recipe, compute, saved, chosen)
-        found = measure(predictor, pairs, workspace.roots(recipe), folder)
-        classes = scores_by_class(found.scores)
-        kinds, sizes = recall_by(found.changes, "kind"), recall_by(found.changes, "size")
+        report = test_report(workspace, recipe, predictor_of(recipe, compute, saved, chosen), folder)
         metrics = {
-            **summarise(found.scores),
-            "differencing_oracle_f1": found.oracle.f1,
-            "threshold": chosen.threshold,
+            **report.metrics,
+            "threshold": chosen.threshold if chosen else None,
             "smoothed": recipe.threshold.smooth,
             "checkpoint_version": saved.version,
-            "by_class": classes.to_dict("records"),
-            "recall_by_kind": kinds,
-            "recall_by_size": sizes,
-            "held_out_kinds": recipe.held_out_kinds,
         }
-        rows, sheet = pd.DataFrame([score.to_row() for score in found.scores]), gallery(found.rows)
-        write_frame(folder / "predictions.parquet", rows)
-        write_png(folder / "gallery.png", sheet)
+        write_frame(folder / "predictions.parquet", report.scores)
+        write_png(folder / "gallery.png", report.sheet)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        context.log.info(
-            f"test F1 {metrics['f1']:.3f}, IoU {metrics['iou']:.3f} (plain differencing at its best: "
-            f"F1 {metrics['differencing_oracle_f1']:.3f}); gallery: {folder / 'gallery.png'}"
-        )
-        files = [file_digest(folder / f"{pair.pair_id}.png") for pair in pairs]
+        context.log.info(f"{report.headline}; gallery: {folder / 'gallery.png'}")
+        files = [file_digest(folder / name) for name in report.scores["file"]]
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest(*files, json.dumps(metrics))),
             metadata={
                 **{key: value for key, value in metrics.items() if isinstance(value, (int, float, str))},
-                "held_out_kinds": ", ".join(recipe.held_out_kinds) or "none",
-                "gallery": picture(inline_jpeg(sheet), "image/jpeg"),
-                "per_class": table(classes),
-                "per_kind": table(kinds),
-                "per_size": table(sizes),
-                "per_pair": table(rows[list(SHOWN_COLUMNS)]),
+                "gallery": picture(inline_jpeg(report.sheet), "image/jpeg"),
+                **{name: table(rows) for name, rows in report.tables.items()},
+                "scores": table(report.scores[list(report.shown_columns)]),
                 "path": dg.MetadataValue.path(folder.absolute()),
             },
         )
 
     return test_predictions
+
+
+def test_report(workspace: Workspace, recipe: Recipe, predictor: "Predictor", folder: "Path") -> "TestReport":
+    """Predict the recipe's test set, write a picture of each prediction, and return the figures."""
+    from cd_pipeline.evaluation.predictions import measure_pairs
+
+    if not recipe.one_image:
+        pairs = rendered_pairs(workspace, recipe, "test")
+        return measure_pairs(
+            predictor, pairs, workspace.roots(recipe), folder, held_out_kinds=recipe.held_out_kinds
+        )
+    images = labelled_images(workspace, recipe, "test")
+    return image_report(workspace, recipe, predictor, images, folder)
+
+
+def image_report(
+    workspace: Workspace,
+    recipe: Recipe,
+    predictor: "Predictor",
+    images: "Sequence[LabelledImage]",
+    folder: "Path",
+) -> "TestReport":
+    """Predict images, of one class or several, as `test_report` does."""
+    from cd_pipeline.data.palette import class_palette
+    from cd_pipeline.evaluation.class_predictions import measure_classes
+    from cd_pipeline.evaluation.image_predictions import measure_images
+
+    roots, source = workspace.roots(recipe), recipe.source
+    if not recipe.task.multi_class:
+        return measure_images(predictor, images, roots, folder)
+    return measure_classes(
+        predictor,
+        images,
+        roots,
+        folder,
+        names=recipe.class_names,
+        palette=class_palette(source.classes, void_as_class=source.void_as_class),
+        void_class=source.classes if source.void_as_class else None,
+    )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cd_pipeline.assets.inputs import rendered_pairs, trained
+from cd_pipeline.assets.inputs import examples_on_disk, rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
-    from cd_pipeline.data.pairs import PairArrays
+    from cd_pipeline.data.samples import Sample
 
 
 def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -23,7 +23,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
     @stage(
         recipe,
-        after=["checkpoint", *recipe.pair_assets],
+        after=["checkpoint", *recipe.sample_assets],
         kinds=["json"],
         settings=used,
         pool=GPU_POOL,
@@ -40,27 +40,28 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
         from cd_pipeline.data.files import digest, write_bytes
         from cd_pipeline.data.frames import write_frame
-        from cd_pipeline.data.pairs import input_pairs
+        from cd_pipeline.data.samples import input_samples
         from cd_pipeline.evaluation.figures import sweep_curve
         from cd_pipeline.evaluation.predict import predict_probability
         from cd_pipeline.evaluation.protocol import realistic_set
         from cd_pipeline.evaluation.realistic_pairs import photo_loaders
-        from cd_pipeline.evaluation.threshold import choose, predict_pairs, sweep_predictions
+        from cd_pipeline.evaluation.threshold import choose, predict_samples, sweep_predictions
 
         saved = trained(workspace, recipe)
-        pairs = rendered_pairs(workspace, recipe, "val")
+        examples = examples_on_disk(workspace, recipe, "val")
         runtime = compute.runtime().exact()
         runtime.prepare()
         model, size, limits = runtime.place(saved.model()), recipe.input.size, recipe.threshold
-        drawn: Iterable[PairArrays] = input_pairs(pairs, workspace.roots(recipe), size)
+        drawn: Iterable[Sample] = input_samples(examples, workspace.roots(recipe), size)
         source = limits.pairs
         if source == "realistic" and recipe.held_out_kinds:
             context.log.info("the manifest's val pairs choose: drawn ones would hold the held-out kinds")
             source = "own"
         if source == "realistic":
+            pairs = rendered_pairs(workspace, recipe, "val")
             loaders = photo_loaders(pairs, workspace.roots(recipe), size)
             drawn = realistic_set(loaders, size, limits.realistic_pairs)
-        predictions = predict_pairs(partial(predict_probability, model, runtime=runtime), drawn)
+        predictions = predict_samples(partial(predict_probability, model, runtime=runtime), drawn)
         sweep = sweep_predictions(
             predictions, low=limits.low, high=limits.high, steps=limits.steps, fixed=limits.fixed
         )

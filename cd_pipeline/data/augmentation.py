@@ -1,6 +1,6 @@
-"""Variation of training pairs: a plan is drawn, then applied.
+"""Variation of training samples: a plan is drawn, then applied.
 
-Geometry is one for both dates, mask and valid area; light, colour and blur are drawn for each date.
+Geometry is one for all pictures, mask and valid area; light, colour and blur are drawn for each picture.
 """
 
 import math
@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from cd_pipeline.data.images import Image
-from cd_pipeline.data.pairs import PairArrays, cut, padded_pair
+from cd_pipeline.data.samples import Sample, cut, padded_sample
 from cd_pipeline.data.settings import AugmentationSettings
 from cd_pipeline.data.tiles import Window
 
@@ -24,7 +24,7 @@ BLUR_SIDE = 3
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """What happens to one date: factors, a turn of the colour circle (1: all round), and whether it is blurred."""
+    """What happens to one picture: factors, a turn of the colour circle (1: all round), and whether it is blurred."""
 
     brightness: float
     contrast: float
@@ -35,10 +35,10 @@ class Colours:
 
 @dataclass(frozen=True, slots=True)
 class AugmentationPlan:
-    """All that is drawn for one pair.
+    """All that is drawn for one sample.
 
     `window` is cut out, padded to `side` px (mirrored, and not counted) and resized. `turns` are quarter turns
-    to the left, after the flips.
+    to the left, after the flips. `colours` are of each picture, before it is swapped.
     """
 
     window: Window
@@ -47,18 +47,17 @@ class AugmentationPlan:
     flipped_down: bool
     turns: int
     swapped: bool
-    before: Colours
-    after: Colours
+    colours: tuple[Colours, ...]
 
 
 def plan_augmentation(
     rng: np.random.Generator, mask: Image, size: int, settings: AugmentationSettings, crop: Window | None
 ) -> AugmentationPlan:
-    """Draw the variation of a pair.
+    """Draw the variation of a sample of one or two pictures.
 
     Args:
         rng: all randomness comes from it.
-        mask: HW uint8 of the whole pictures, 0 or 255.
+        mask: HW uint8 of the whole pictures, 0 where nothing is marked.
         size: of the network's input, px.
         settings: ranges and probabilities.
         crop: what is cut out; None: drawn, size / scale px a side.
@@ -71,31 +70,26 @@ def plan_augmentation(
         flipped_down=bool(rng.random() < settings.vertical_flip),
         turns=int(rng.integers(4)) if settings.quarter_turns else 0,
         swapped=bool(rng.random() < settings.swap),
-        before=_colours(rng, settings),
-        after=_colours(rng, settings),
+        colours=(_colours(rng, settings), _colours(rng, settings)),
     )
 
 
-def augment(arrays: PairArrays, plan: AugmentationPlan, size: int) -> Tensor:
-    """Apply a plan: uint8 8 x size x size, before RGB, after RGB, mask 0/255, valid 0/255.
+def augment(sample: Sample, plan: AugmentationPlan, size: int) -> Tensor:
+    """Apply a plan: uint8 C x size x size, the pictures' RGB, the mask as it is stored, valid 0/255.
 
     Args:
-        arrays: the whole pictures.
-        plan: what to do.
+        sample: the whole pictures.
+        plan: what to do; of a single picture its first colours are used, and nothing is swapped.
         size: of the network's input, px.
     """
-    arrays = padded_pair(cut(arrays, plan.window), plan.side)
-    valid = np.full_like(arrays.mask, 255) if arrays.valid is None else arrays.valid
-    dates = torch.from_numpy(np.stack([arrays.before, arrays.after])).permute(0, 3, 1, 2)  # 2x3xHxW
-    marks = torch.from_numpy(np.stack([arrays.mask, valid]))[:, None]  # 2x1xHxW
-    dates = _geometry(dates, plan, size, InterpolationMode.BILINEAR)
+    sample = padded_sample(cut(sample, plan.window), plan.side)
+    valid = np.full_like(sample.mask, 255) if sample.valid is None else sample.valid
+    pictures = torch.from_numpy(np.stack(sample.pictures)).permute(0, 3, 1, 2)  # Px3xHxW
+    marks = torch.from_numpy(np.stack([sample.mask, valid]))[:, None]  # 2x1xHxW
+    pictures = _geometry(pictures, plan, size, InterpolationMode.BILINEAR)
     marks = _geometry(marks, plan, size, InterpolationMode.NEAREST_EXACT)  # as centred as bilinear
-    first, second = (
-        _coloured(date, colours) for date, colours in zip(dates, (plan.before, plan.after), strict=True)
-    )
-    if plan.swapped:
-        first, second = second, first
-    return torch.cat([first, second, marks[:, 0]])
+    coloured = [_coloured(picture, colours) for picture, colours in zip(pictures, plan.colours, strict=False)]
+    return torch.cat([*(reversed(coloured) if plan.swapped else coloured), marks[:, 0]])
 
 
 def _random_window(
@@ -106,6 +100,8 @@ def _random_window(
     # beyond the pictures there is only padding to be had
     side = min(round(size / math.exp(rng.uniform(low, high))), max(size, min(width, height)))
     window = Window(0, 0, min(side, width), min(side, height))
+    if settings.positive_crops and rng.random() < settings.positive_crops and mask.any():
+        return _around_a_marked_pixel(rng, mask, window), side
     for _ in range(CROP_TRIES):
         left = int(rng.integers(width - window.width + 1))
         top = int(rng.integers(height - window.height + 1))
@@ -114,6 +110,18 @@ def _random_window(
         if max(changed, 1 - changed) <= settings.max_dominant_share:
             break
     return window, side
+
+
+def _around_a_marked_pixel(rng: np.random.Generator, mask: Image, window: Window) -> Window:
+    # any place of the window is as likely to hold the pixel, as far as the picture reaches
+    marked = np.flatnonzero(mask)
+    top, left = divmod(int(marked[rng.integers(marked.size)]), mask.shape[1])
+    top -= int(rng.integers(window.height))
+    left -= int(rng.integers(window.width))
+    return window._replace(
+        top=min(max(0, top), mask.shape[0] - window.height),
+        left=min(max(0, left), mask.shape[1] - window.width),
+    )
 
 
 def _colours(rng: np.random.Generator, settings: AugmentationSettings) -> Colours:

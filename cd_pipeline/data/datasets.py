@@ -1,4 +1,4 @@
-"""Pairs as a torch data set at the network's input size, and the order of an epoch."""
+"""Examples as a torch data set at the network's input size, and the order of an epoch."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -7,64 +7,81 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import (
+from cd_pipeline.data.example import Example, PictureFile
+from cd_pipeline.data.samples import (
     CACHE_BYTES,
-    PairArrays,
     Roots,
+    Sample,
     cropped,
-    load_pictures,
+    load_whole,
     network_view,
     network_windows,
 )
+from cd_pipeline.data.task import Task
 
 Key = tuple[int, int]
-"""(epoch, index): data sets that draw fresh pairs need both."""
+"""(epoch, index): data sets that draw anew need both."""
 
 
-def to_sample(arrays: PairArrays) -> torch.Tensor:
-    """Stack a pair to one uint8 tensor 8xHxW: before RGB, after RGB, mask 0/255, valid 0/255."""
-    valid = np.full_like(arrays.mask, 255) if arrays.valid is None else arrays.valid
-    stacked = np.dstack([arrays.before, arrays.after, arrays.mask, valid])  # HW8
+def to_item(sample: Sample) -> torch.Tensor:
+    """Stack a sample to one uint8 tensor CxHxW: its pictures' RGB, the mask, and what counts (0/255)."""
+    valid = np.full_like(sample.mask, 255) if sample.valid is None else sample.valid
+    stacked = np.dstack([*sample.pictures, sample.mask, valid])  # HWC
     return torch.from_numpy(np.ascontiguousarray(stacked.transpose(2, 0, 1)))
 
 
-class PairDataset(Dataset[torch.Tensor]):
-    """Frozen pairs of a manifest.
+class ItemDataset(Dataset[torch.Tensor]):
+    """What training loads: items of `to_item`, asked for by `(epoch, index)`."""
 
-    Items are asked for by `(epoch, index)`, so that data sets that draw fresh pairs share the form; here
-    the epoch changes nothing. An item is a uint8 tensor 8xSxS: before, after, mask, valid. Decoded items are kept
-    in memory up to `cache_bytes`.
+    examples: Sequence[Example]
+    task: Task
+    draws = False
+    """Whether items cost time in every epoch, so that a loader process of its own is worth it."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def task_of(examples: Sequence[Example]) -> Task:
+    """Return what a network for frozen examples of one manifest is given and answers."""
+    first = examples[0]
+    return Task(pictures=len(first.pictures), classes=first.mask_form.outputs)
+
+
+class SampleDataset(ItemDataset):
+    """Frozen examples of a manifest.
+
+    Items are asked for by `(epoch, index)`, so that data sets that draw fresh ones share the form; here
+    the epoch changes nothing. An item is `to_item` of the sample as the network sees it. Decoded items are
+    kept in memory up to `cache_bytes`.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], roots: Roots, size: int, cache_bytes: int = CACHE_BYTES
+        self, examples: Sequence[Example], roots: Roots, size: int, cache_bytes: int = CACHE_BYTES
     ) -> None:
-        self.pairs = pairs
+        self.examples = examples
+        self.task = task_of(examples)
         self.size = size
         self._roots = roots
-        self._capacity = cache_bytes // (8 * size * size)
+        self._capacity = cache_bytes // ((3 * self.task.pictures + 2) * size * size)
         self._cache: dict[int, torch.Tensor] = {}
-        self._last: tuple[tuple[str, str | None], PairArrays] | None = None
-
-    def __len__(self) -> int:
-        return len(self.pairs)
+        self._last: tuple[Sequence[PictureFile], Sample] | None = None
 
     def __getitem__(self, key: Key) -> torch.Tensor:
         _, index = key
         cached = self._cache.get(index)
         if cached is None:
-            pair = self.pairs[index]
-            (window,) = network_windows(pair, self.size)  # training and validation pairs are one tile each
-            cached = to_sample(network_view(cropped(self._pictures(pair), pair), window, self.size))
+            example = self.examples[index]
+            (window,) = network_windows(example, self.size)  # training and validation rows are one tile each
+            cached = to_item(network_view(cropped(self._whole(example), example), window, self.size))
             if len(self._cache) < self._capacity:
                 self._cache[index] = cached
         return cached
 
-    def _pictures(self, pair: Pair) -> PairArrays:
+    def _whole(self, example: Example) -> Sample:
         # the tiles of one picture follow each other
-        if self._last is None or self._last[0] != (pair.before, pair.after):
-            self._last = (pair.before, pair.after), load_pictures(pair, self._roots)
+        if self._last is None or self._last[0] != example.pictures:
+            self._last = example.pictures, load_whole(example, self._roots)
         return self._last[1]
 
 

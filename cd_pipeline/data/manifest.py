@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cd_pipeline.data.example import PictureFile
 from cd_pipeline.data.files import atomic_path
 from cd_pipeline.data.labels import Box
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.task import MaskForm
 from cd_pipeline.data.two_date import TwoDatePair
 
 Row = dict[str, Any]
@@ -230,6 +232,27 @@ class Pair:
     bits: int = 16
     side: int | None = None
     realistic_plan: Row | None = None
+
+    @property
+    def name(self) -> str:
+        """As every `Example` has it."""
+        return self.pair_id
+
+    @property
+    def pictures(self) -> tuple[PictureFile, ...]:
+        """Before and after; before alone where the pair is drawn anew each epoch."""
+        before = PictureFile(self.before, self.before_sha256)
+        return (before,) if self.after is None else (before, PictureFile(self.after, self.after_sha256))
+
+    @property
+    def mask_form(self) -> MaskForm:
+        """Changed or not."""
+        return MaskForm()
+
+    @property
+    def clahe(self) -> None:
+        """Pairs are as they are."""
+        return
 
 
 class ManifestError(ValueError):

@@ -4,22 +4,21 @@ The two folders lie directly in the root, or in each of several data sets: `<dat
 are binary. Every picture is either part of a usable row or listed with a reason.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
 
 from cd_pipeline.data.files import bytes_digest, digest
-from cd_pipeline.data.images import PICTURE_SUFFIXES, Image, PhotoError, decode_label, decode_photo
+from cd_pipeline.data.images import Image, PhotoError, decode_label, decode_photo
+from cd_pipeline.data.listing import contents, match_files, printable, require_source
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.same_pictures import in_several_splits, with_kept
 from cd_pipeline.data.settings import SplitSettings
-from cd_pipeline.data.split import SPLITS, assign_splits
-from cd_pipeline.data.two_date import LOSSY_SUFFIXES
+from cd_pipeline.data.split import assign_splits
 
 PARTS = ("images", "masks")
 
@@ -110,8 +109,7 @@ def find_data_sets(root: Path) -> list[str]:
         FileNotFoundError: naming what is there and what was expected.
         ValueError: both layouts at once.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; set the recipe's source folder to your images")
+    require_source(root, "images")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     inner = [path.name for path in folders if all((path / part).is_dir() for part in PARTS)]
     if all((root / part).is_dir() for part in PARTS):
@@ -121,9 +119,9 @@ def find_data_sets(root: Path) -> list[str]:
             )
         return [""]
     if not inner:
-        found = ", ".join(printable(path.name) for path in sorted(root.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(
-            f"{root}: found {found}; expected images/ and masks/, directly in it or in each of its data sets"
+            f"{root}: found {contents(root)}; expected images/ and masks/, "
+            "directly in it or in each of its data sets"
         )
     return [path.name for path in folders]
 
@@ -141,13 +139,11 @@ def list_images(root: Path, dataset: str, parts: tuple[str, str]) -> list[Masked
         return [MaskedImage("", shown, reason="the folder name is not UTF-8; rename it")]
     if not any((folder / part).is_dir() for part in parts):
         return [MaskedImage("", shown, reason=f"a folder without {parts[0]}/ and {parts[1]}/; not read")]
-    faults: list[tuple[str, str]] = []
-    found = {part: _by_stem(folder / part, faults, lossless=part == parts[1]) for part in parts}
+    matches, faults = match_files(folder, parts, truth="mask")
     rows = [MaskedImage(name, shown, reason=reason) for name, reason in faults]
-    for name in sorted(set().union(*found.values())):
-        files = [found[part].get(name, []) for part in parts]
-        image, mask = (path[0].relative_to(root).as_posix() if path else "" for path in files)
-        rows.append(MaskedImage(name, shown, image, mask, reason=_problem(parts, files)))
+    for match in matches:
+        image, mask = (path[0].relative_to(root).as_posix() if path else "" for path in match.files)
+        rows.append(MaskedImage(match.name, shown, image, mask, reason=match.problem or None))
     return rows
 
 
@@ -226,19 +222,16 @@ def split_masked_images(
     return [row if row.reason else _with_split(row, assigned[row.image], listed[row.dataset]) for row in rows]
 
 
+def leaking_images(images: Sequence[MaskedImage]) -> list[list[str]]:
+    """Return the images, by their paths, whose pixels are in more than one split."""
+    return in_several_splits(
+        (row.pixels_sha256, row.split, row.image) for row in images if row.reason is None
+    )
+
+
 def label_of(row: MaskedImage) -> str:
     """Name a row for a message: split, data set and name, as far as it has them."""
     return "/".join(part for part in (row.split, row.dataset, row.name) if part)
-
-
-def printable(name: str) -> str:
-    """Return a file name as text that can be stored, whatever its bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def composed(name: str) -> str:
-    """Return a name in one form: file systems store accents and Hangul composed or decomposed."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _binary_indices(content: bytes) -> Image:
@@ -272,12 +265,10 @@ def _read_candidate(
 
 
 def _without_duplicates(rows: Sequence[MaskedImage]) -> list[MaskedImage]:
-    first: dict[str, MaskedImage] = {}
-    order = (*reversed(SPLITS), "")
-    result = []
-    for row in sorted(rows, key=lambda row: (order.index(row.split), row.dataset, row.name)):
-        kept = first.setdefault(row.pixels_sha256, row) if row.reason is None else row
-        result.append(row if kept is row else replace(row, reason=f"same picture as {label_of(kept)}"))
+    result = (
+        row if kept is row else replace(row, reason=f"same picture as {label_of(kept)}")
+        for row, kept in with_kept(rows, lambda row: row.pixels_sha256, lambda row: (row.dataset, row.name))
+    )
     return sorted(result, key=lambda row: (row.dataset, row.name, row.split))
 
 
@@ -313,38 +304,3 @@ def _as_photo(row: MaskedImage, tree: str) -> Photo:
 def _with_split(row: MaskedImage, photo: Photo, listed: set[str]) -> MaskedImage:
     stays = photo.split != "test" and {"train", "val"} <= listed
     return replace(row, split=row.split if stays else photo.split, reason=photo.reason)
-
-
-def _by_stem(folder: Path, faults: list[tuple[str, str]], *, lossless: bool) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith("."):
-            continue
-        if fault := _file_fault(path, lossless=lossless):
-            faults.append((printable(f"{folder.name}/{path.name}"), fault))
-        elif path.suffix.lower() in PICTURE_SUFFIXES:
-            found[composed(path.stem)].append(path)
-    return found
-
-
-def _file_fault(path: Path, *, lossless: bool) -> str:
-    suffix = path.suffix.lower()
-    if printable(path.name) != path.name:
-        return "the file name is not UTF-8; rename it"
-    if path.is_dir():
-        return f"a folder; pictures must lie directly in {path.parent.name}/"
-    if suffix in PICTURE_SUFFIXES:
-        lossy = lossless and suffix in LOSSY_SUFFIXES
-        return "a mask must not be compressed with loss; save it as PNG" if lossy else ""
-    if (guess_type(path.name)[0] or "").startswith("image/"):
-        return f"not read; expected one of {', '.join(sorted(PICTURE_SUFFIXES))}"
-    return ""
-
-
-def _problem(parts: Sequence[str], files: Sequence[Sequence[Path]]) -> str | None:
-    for part, paths in zip(parts, files, strict=True):
-        if not paths:
-            return f"not in {part}/"
-        if len(paths) > 1:
-            return f"more than one file in {part}/: {', '.join(path.name for path in paths)}"
-    return None

@@ -1,6 +1,5 @@
-"""Colours and names of classes, and palette PNGs: class indices that viewers show in colour."""
+"""Colours of classes, and palette PNGs: class indices that viewers show in colour."""
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -16,33 +15,6 @@ from cd_pipeline.data.images import Image
 Palette: TypeAlias = npt.NDArray[np.uint8]
 """A row of red, green and blue for each index, 256 at most."""
 
-VOC_CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-"""In the order of their indices."""
-VOID = 255
-"""The index of borders and of what nobody labelled."""
-VOID_NAME = "void"
 VOID_COLOUR = (224, 224, 192)
 
 
@@ -68,30 +40,6 @@ def class_palette(classes: int, *, void_as_class: bool = False) -> Palette:
     """Return VOC's colour of each class; the void colour last where void is a class of its own."""
     colours = VOC_PALETTE[:classes]
     return np.concatenate((colours, np.array([VOID_COLOUR], np.uint8))) if void_as_class else colours.copy()
-
-
-def class_names(
-    classes: int, names: Sequence[str] | None = None, *, void_as_class: bool = False
-) -> tuple[str, ...]:
-    """Name every class of a network's output.
-
-    Args:
-        classes: how many, void not counted.
-        names: of the classes in the order of their indices; None: VOC's for 21 classes, otherwise numbers.
-        void_as_class: void is one class more, the last.
-
-    Raises:
-        ValueError: as many names as classes are needed, each once.
-    """
-    if names is None:
-        numbered = tuple(f"class_{index}" for index in range(classes))
-        names = VOC_CLASSES if classes == len(VOC_CLASSES) else numbered
-    if len(names) != classes:
-        raise ValueError(f"{classes} classes need as many names, found {len(names)}: {', '.join(names)}")
-    result = (*names, VOID_NAME) if void_as_class else tuple(names)
-    if twice := sorted({name for name in result if result.count(name) > 1}):
-        raise ValueError(f"every class needs a name of its own, found twice: {', '.join(twice)}")
-    return result
 
 
 def colourise(indices: Image, palette: Palette) -> Image:

@@ -1,6 +1,6 @@
 """What a network is given and what it answers."""
 
-from typing import Any
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,23 @@ class Task(BaseModel):
         """What the pictures are called."""
         return ("before", "after") if self.pictures == 2 else ("image",)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, int]:
         """Return plain values, for files."""
         return self.model_dump()
+
+
+class MaskForm(NamedTuple):
+    """How the masks on disk hold their classes.
+
+    `classes`: 1 is a binary mask, more are class indices, void not counted. `void` is the index that is no
+    class; with `void_as_class` it is learnt as one more class, the last, otherwise its pixels do not count.
+    """
+
+    classes: int = 1
+    void: int | None = None
+    void_as_class: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Classes that a network tells apart; 1: binary."""
+        return self.classes + (1 if self.void_as_class else 0)

@@ -4,17 +4,15 @@ A data set is `{train,val,test}/{A,B,label}/` (the LEVIR-CD layout), or `{A,B,la
 `list/{train,val,test}.txt`, a name a line. Every file is either part of a usable pair or listed with a reason.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
 
 from cd_pipeline.data.files import bytes_digest, digest
 from cd_pipeline.data.images import (
-    PICTURE_SUFFIXES,
     Image,
     PhotoError,
     decode_label,
@@ -23,12 +21,12 @@ from cd_pipeline.data.images import (
     read_photo,
     used_bits,
 )
+from cd_pipeline.data.listing import absent, contents, match_files, read_names, require_source
+from cd_pipeline.data.same_pictures import in_several_splits, with_kept
 from cd_pipeline.data.split import SPLITS
 
 PARTS = ("A", "B", "label")
 LISTS = "list"
-LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
-"""Not for labels: compression leaves values above 0 around every edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +121,14 @@ def scan_pair_folder(folder: Path) -> PairFolder:
         FileNotFoundError: one of the three is missing.
         ValueError: there is no pair.
     """
-    faults: list[tuple[str, str]] = []
-    found = {part: _by_stem(folder / part, faults) for part in PARTS}
-    pairs = []
-    for name in sorted(set().union(*found.values())):
-        if problem := _problem(name, found):
-            faults.append((name, problem))
-        else:
-            pairs.append(PairFiles(name, *(found[part][name][0] for part in PARTS)))
+    for part in PARTS:
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{folder / part}: no such folder; pairs lie in A/, B/ and label/")
+    matches, faults = match_files(folder, PARTS, truth="label")
+    pairs = [
+        PairFiles(match.name, *(one for (one,) in match.files)) for match in matches if not match.problem
+    ]
+    faults += [(match.name, match.problem) for match in matches if match.problem]
     result = PairFolder(pairs, faults)
     if not pairs:
         shown = "; ".join(result.problems[:3])
@@ -181,22 +179,23 @@ def size_problem(before: Image, after: Image, label: Image) -> str:
 
 def leaking_pictures(pairs: Sequence[TwoDatePair]) -> list[list[str]]:
     """Return the files of every usable picture, before or after, that is in two splits or more."""
-    places: dict[str, dict[str, str]] = {}
-    for pair in pairs:
-        if pair.reason is None:
-            places.setdefault(pair.before_pixels_sha256, {})[pair.split] = pair.before
-            places.setdefault(pair.after_pixels_sha256, {})[pair.split] = pair.after
-    return [sorted(files.values()) for files in places.values() if len(files) > 1]
+    return in_several_splits(
+        (pixels, pair.split, path)
+        for pair in pairs
+        if pair.reason is None
+        for pixels, path in (
+            (pair.before_pixels_sha256, pair.before),
+            (pair.after_pixels_sha256, pair.after),
+        )
+    )
 
 
 def _candidates(root: Path) -> Iterator[tuple[TwoDatePair, PairFiles | None]]:
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; set the recipe's source folder to your pairs")
+    require_source(root, "pairs")
     flat = all((root / part).is_dir() for part in PARTS)
     if not flat and not all((root / split).is_dir() for split in SPLITS):
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(
-            f"{root}: found {found}; expected train/, val/ and test/, each with A/, B/ and label/, "
+            f"{root}: found {contents(root)}; expected train/, val/ and test/, each with A/, B/ and label/, "
             "or A/, B/, label/ and list/{train,val,test}.txt"
         )
     whole = scan_pair_folder(root) if flat else None
@@ -226,25 +225,16 @@ def _of_split(
 ) -> Iterator[tuple[str, PairFiles | None, str | None]]:
     files, faults = {pair.name: pair for pair in folder.pairs}, dict(folder.faults)
     for name in sorted({*files, *faults} if listed is None else set(listed)):
-        missing = faults.get(name, f"listed, but there is no such file in {', '.join(PARTS)}")
+        missing = faults.get(name, absent(PARTS))
         yield name, files.get(name), None if name in files else missing
 
 
 def _listed(root: Path, split: str, *, required: bool) -> list[str] | None:
     path = root / LISTS / f"{split}.txt"
-    if not path.is_file():
-        if required:
-            raise FileNotFoundError(f"{path}: no such file; it lists the pairs of {split}, a name a line")
-        return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8; save it as UTF-8 text") from None
-    return [
-        str(Path(name).with_suffix("")) if Path(name).suffix.lower() in PICTURE_SUFFIXES else name
-        for name in names
-        if name
-    ]
+    names = read_names(path)
+    if names is None and required:
+        raise FileNotFoundError(f"{path}: no such file; it lists the pairs of {split}, a name a line")
+    return names
 
 
 def _row(root: Path, split: str, name: str, files: PairFiles | None, reason: str | None) -> TwoDatePair:
@@ -285,58 +275,13 @@ def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
 
 
 def _without_duplicates(pairs: Sequence[TwoDatePair]) -> list[TwoDatePair]:
-    # Of identical pairs the one of test is kept, then that of val: what is measured stays unseen.
-    first: dict[frozenset[str], TwoDatePair] = {}
-    order = (*reversed(SPLITS), "")
-    result = []
-    for pair in sorted(pairs, key=lambda pair: (order.index(pair.split), pair.name)):
-        kept = first.setdefault(_pictures(pair), pair) if pair.reason is None else pair
-        result.append(
-            pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{kept.name}")
-        )
+    result = (
+        pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{kept.name}")
+        for pair, kept in with_kept(pairs, _pictures, lambda pair: (pair.name,))
+    )
     return sorted(result, key=lambda pair: (pair.split, pair.name))
 
 
 def _pictures(pair: TwoDatePair) -> frozenset[str]:
     # in either order: exchanged dates are the same pair
     return frozenset((pair.before_pixels_sha256, pair.after_pixels_sha256))
-
-
-def _by_stem(folder: Path, faults: list[tuple[str, str]]) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; pairs lie in A/, B/ and label/")
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = path.suffix.lower()
-        name = f"{folder.name}/{path.name}"
-        if path.name.startswith("."):
-            continue
-        if not _is_text(path.name):
-            faults.append((name.encode(errors="replace").decode(), "the file name is not UTF-8; rename it"))
-            continue
-        if path.is_dir():
-            faults.append((name, f"a folder; pictures must lie directly in {folder.name}/"))
-        elif suffix not in PICTURE_SUFFIXES:
-            if (guess_type(path)[0] or "").startswith("image/"):
-                faults.append((name, f"not read; expected one of {', '.join(sorted(PICTURE_SUFFIXES))}"))
-        elif folder.name == "label" and suffix in LOSSY_SUFFIXES:
-            faults.append((name, "a label must not be compressed with loss; save it as PNG"))
-        else:
-            found.setdefault(path.stem, []).append(path)
-    return found
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _problem(name: str, found: Mapping[str, Mapping[str, list[Path]]]) -> str:
-    missing = [part for part in PARTS if name not in found[part]]
-    twice = [part for part in PARTS if len(found[part].get(name, ())) > 1]
-    if missing:
-        return f"not in {', '.join(missing)}"
-    return f"more than one file in {', '.join(twice)}" if twice else ""

@@ -1,6 +1,5 @@
 """From the pairs of a two-date data set to rows of the pair manifest."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 from cd_pipeline.data.files import digest, seed_of
 from cd_pipeline.data.images import read_label
 from cd_pipeline.data.manifest import Pair
+from cd_pipeline.data.names import safe_name
 from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.tiles import Window, grid
 from cd_pipeline.data.two_date import TwoDatePair
 
-ID_BYTES = 120
 CLASS = "all"
 """Two-date data sets have no classes of pictures."""
 
@@ -40,14 +39,9 @@ def two_date_rows(
 
 
 def pair_name(pair: TwoDatePair, tile: int | None = None) -> str:
-    """Name a pair: stem and 8 hex digits of its content, safe in file names, and the number of its tile.
-
-    At most 120 bytes of UTF-8.
-    """
+    """Name a pair, or a tile of it, by its stem and content."""
     content = digest(pair.split, pair.name, pair.before_sha256, pair.after_sha256, pair.label_sha256)
-    tail = f"__{content[:8]}" + ("" if tile is None else f"_{tile:03d}")
-    safe = re.sub(r"[^\w.-]", "_", pair.name).lstrip(".") or "_"
-    return safe.encode()[: ID_BYTES - len(tail)].decode(errors="ignore") + tail
+    return safe_name(pair.name, content, tile)
 
 
 def _rows(root: Path, pair: TwoDatePair, settings: InputSettings) -> Iterator[Pair]:

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Picture
 
+from cd_pipeline.data.classes import VOID
 from cd_pipeline.data.files import bytes_digest
-from cd_pipeline.data.images import PICTURE_SUFFIXES, Image, PhotoError
+from cd_pipeline.data.images import Image, PhotoError
+from cd_pipeline.data.listing import absent, contents, printable, read_names, require_source
 from cd_pipeline.data.masked_images import (
     MaskedImage,
     MaskedInventory,
-    composed,
     label_of,
     list_images,
-    printable,
     read_images,
 )
-from cd_pipeline.data.palette import VOC_PALETTE, VOID, Palette, colour_indices
+from cd_pipeline.data.palette import VOC_PALETTE, Palette, colour_indices
 from cd_pipeline.data.split import SPLITS
 
 PARTS = ("JPEGImages", "SegmentationClass")
@@ -98,13 +98,11 @@ def find_trees(root: Path) -> list[str]:
     Raises:
         FileNotFoundError: none holds both; naming what is there and what was expected.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; set the recipe's source folder to your VOC tree")
+    require_source(root, "VOC tree")
     trees = sorted(_walk(root, DEPTH))
     if not any(all((tree / part).is_dir() for part in PARTS) for tree in trees):
-        found = ", ".join(printable(path.name) for path in sorted(root.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(
-            f"{root}: found {found}; expected {PARTS[0]}/ and {PARTS[1]}/, "
+            f"{root}: found {contents(root)}; expected {PARTS[0]}/ and {PARTS[1]}/, "
             f"in it or up to {DEPTH} folders deeper"
         )
     return ["" if tree == root else tree.relative_to(root).as_posix() for tree in trees]
@@ -217,34 +215,19 @@ def class_problem(mask: Image, classes: int | None, void: int | None) -> str:
 
 def _candidates(root: Path, tree: str) -> Iterator[MaskedImage]:
     rows = list_images(root, tree, PARTS)
-    lists = {split: _listed(root / tree / LISTS / f"{split}.txt") for split in SPLITS}
+    lists = {split: read_names(root / tree / LISTS / f"{split}.txt") for split in SPLITS}
     if all(names is None for names in lists.values()):
         yield from rows
         return
     by_name = {row.name: row for row in rows}
-    missing = f"listed, but there is no such file in {', '.join(PARTS)}"
     for split, names in lists.items():
         for name in sorted(set(names or ())):
-            row = by_name.get(name, MaskedImage(name, printable(tree), reason=missing))
+            row = by_name.get(name, MaskedImage(name, printable(tree), reason=absent(PARTS)))
             yield replace(row, split=split)
     listed_anywhere = {name for names in lists.values() for name in names or ()}
     for name in sorted(by_name.keys() - listed_anywhere):
         row = by_name[name]
         yield replace(row, reason=row.reason or f"in no list of {LISTS}/")
-
-
-def _listed(path: Path) -> list[str] | None:
-    if not path.is_file():
-        return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8; save it as UTF-8 text") from None
-    return [
-        composed(str(Path(name).with_suffix("")) if Path(name).suffix.lower() in PICTURE_SUFFIXES else name)
-        for name in names
-        if name
-    ]
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

@@ -112,4 +112,5 @@ def boundary(mask: AnyMask) -> NDArray[np.bool_]:
 def _distances(source: NDArray[np.bool_], target: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Euclidean distance of each `source` pixel to the nearest `target` pixel, float64, 1-D."""
     away = cv2.distanceTransform((~target).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return away[source].astype(np.float64)
+    # squared distances are whole numbers; OpenCV's last bit differs between calls
+    return np.sqrt(np.rint(away[source].astype(np.float64) ** 2))

@@ -9,7 +9,13 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cd_pipeline.evaluation.metrics import iou_score, precision_score, recall_score, require_same_shape
+from cd_pipeline.evaluation.metrics import (
+    f1_score,
+    iou_score,
+    precision_score,
+    recall_score,
+    require_same_shape,
+)
 
 ClassMap: TypeAlias = NDArray[Any]
 """HxW of any integer dtype; each pixel holds the index of its class."""
@@ -106,6 +112,19 @@ class ClassConfusion:
     def iou(self) -> NDArray[np.float64]:
         """TP / (TP + FP + FN) of each class, 1-D of C in [0, 1]; NaN if absent."""
         return self._scored(iou_score(*self._parts()))
+
+    def dice(self) -> NDArray[np.float64]:
+        """2 TP / (2 TP + FP + FN) of each class, 1-D of C in [0, 1]; NaN if absent."""
+        return self._scored(f1_score(*self._parts()))
+
+    def mean_dice(self) -> float:
+        """Mean Dice of the classes that are not absent, in [0, 1].
+
+        Raises:
+            ValueError: There is no counted pixel.
+        """
+        self._require_pixels()
+        return float(np.nanmean(self.dice()))
 
     def mean_iou(self) -> float:
         """Mean IoU of the classes that are not absent, in [0, 1].

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cd_pipeline.data.example import Example
 from cd_pipeline.data.images import read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, load_mask
+from cd_pipeline.data.samples import Roots, Sample, load_mask
 
 
-def mask_shares(pairs: Sequence[Pair], roots: Roots) -> dict[str, float]:
-    """Return the share of changed pixels, pooled over each split and over all pairs ("all")."""
+def mask_shares(examples: Sequence[Example], roots: Roots) -> dict[str, float]:
+    """Return the share of marked pixels, pooled over each split and over all examples ("all")."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for pair in pairs:
-        mask = load_mask(pair, roots)
-        for name in (pair.split, "all"):
+    for example in examples:
+        mask = load_mask(example, roots)
+        for name in (example.split, "all"):
             counts[name][0] += int(np.count_nonzero(mask))
             counts[name][1] += mask.size
     return {name: positive / total for name, (positive, total) in sorted(counts.items())}
@@ -35,9 +36,6 @@ def mask_faults(pairs: Sequence[Pair], roots: Roots) -> list[str]:
     return faults
 
 
-def same_pictures(one: PairArrays, other: PairArrays) -> bool:
+def same_pictures(one: Sample, other: Sample) -> bool:
     """Tell whether two pairs are equal, pixel by pixel."""
-    return all(
-        np.array_equal(a, b) if a is not None and b is not None else a is b
-        for a, b in zip(one, other, strict=True)
-    )
+    return len(one.arrays) == len(other.arrays) and all(map(np.array_equal, one.arrays, other.arrays))

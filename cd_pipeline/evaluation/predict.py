@@ -1,6 +1,6 @@
-"""Running a network over pairs."""
+"""Running a network over samples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -8,52 +8,60 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from cd_pipeline.data.datasets import EpochSampler, RankBatches
+from cd_pipeline.data.datasets import EpochSampler, ItemDataset, RankBatches
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.preprocessing import to_network
+from cd_pipeline.data.task import Task
 from cd_pipeline.data.tiles import Window, padded
 from cd_pipeline.evaluation.tiled import Probability, blended_strips
 from cd_pipeline.models.runtime import Runtime
 
-TILES_AT_ONCE = 8
-"""Tiles in one batch."""
+PIXELS_AT_ONCE = 8 * 256 * 256
+"""Of the tiles in one batch: memory grows with them, not with the picture."""
 
 Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
 """(before, after) HWC uint8 RGB at the input size -> probability HxW."""
 
 
 class Batch(NamedTuple):
-    """before, after: Nx3xHxW float32 in [0, 1]; truth, valid: Nx1xHxW float32, 0 or 1; all on the device."""
+    """What a network is given and should answer, on the device.
 
-    before: Tensor
-    after: Tensor
+    pictures: Nx3xHxW float32 RGB in [0, 1] each: before and after, or one image.
+    truth: Nx1xHxW, float32 0 or 1; of several classes int64 indices.
+    valid: Nx1xHxW float32, 0 or 1.
+    """
+
+    pictures: tuple[Tensor, ...]
     truth: Tensor
     valid: Tensor
 
 
-def to_batch(samples: Tensor, runtime: Runtime) -> Batch:
-    """Split uint8 samples Nx8xHxW (before, after, mask 0/255, valid 0/255) and scale them for the network."""
-    placed = runtime.place_batch(samples)  # bytes travel to the device, not floats
-    scaled, marks = to_network(placed[:, :6]), (placed[:, 6:] > 0).float()
-    return Batch(scaled[:, 0:3], scaled[:, 3:6], marks[:, 0:1], marks[:, 1:2])
+def to_batch(items: Tensor, task: Task, runtime: Runtime) -> Batch:
+    """Split stacked uint8 items, NxCxHxW as of `to_item`, and scale their pictures for the network."""
+    placed = runtime.place_batch(items)  # bytes travel to the device, not floats
+    channels = 3 * task.pictures
+    scaled = to_network(placed[:, :channels])
+    mask, valid = placed[:, channels : channels + 1], placed[:, channels + 1 :]
+    truth = mask.long() if task.multi_class else (mask > 0).float()
+    return Batch(scaled.tensor_split(task.pictures, dim=1), truth, (valid > 0).float())
 
 
 class BatchLoader:
     """The batches of a data set, epoch by epoch; loader processes live as long as this object.
 
     Args:
-        dataset: items of `PairDataset`'s form.
+        dataset: what is loaded.
         runtime: device and loader processes.
-        batch_size: pairs a batch, over all processes that train together.
+        batch_size: items a batch, over all processes that train together.
         shuffle_seed: None: the data set's own order.
         shared: each of the runtime's training processes gets its part of every batch.
     """
 
     def __init__(
         self,
-        dataset: Dataset[Tensor],
+        dataset: ItemDataset,
         runtime: Runtime,
         batch_size: int,
         *,
@@ -61,10 +69,11 @@ class BatchLoader:
         shared: bool = False,
     ) -> None:
         self.runtime = runtime
-        self._sampler = EpochSampler(len(dataset), shuffle_seed=shuffle_seed)  # type: ignore[arg-type]
+        self.task = dataset.task
+        self._sampler = EpochSampler(len(dataset), shuffle_seed=shuffle_seed)
         rank, processes = (runtime.rank, runtime.processes) if shared else (0, 1)
         self._batches = RankBatches(self._sampler, batch_size, rank, processes)
-        workers = runtime.loader_processes(draws=getattr(dataset, "draws", False))
+        workers = runtime.loader_processes(draws=dataset.draws)
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._batches,
@@ -86,8 +95,8 @@ class BatchLoader:
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, in the data set's order or shuffled by seed and epoch."""
         self._sampler.epoch = number
-        for samples in self._loader:
-            yield to_batch(samples, self.runtime)
+        for items in self._loader:
+            yield to_batch(items, self.task, self.runtime)
 
 
 def _one_thread(worker: int) -> None:
@@ -96,63 +105,74 @@ def _one_thread(worker: int) -> None:
 
 @torch.inference_mode()
 def iterate_logits(
-    model: nn.Module, dataset: Dataset[Tensor], runtime: Runtime, batch_size: int
+    model: nn.Module, dataset: ItemDataset, runtime: Runtime, batch_size: int
 ) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield Nx1xHxW float32 logits and their batch, in the data set's order, in evaluation mode."""
+    """Yield NxCxHxW float32 logits and their batch, in the data set's order, in evaluation mode."""
     model.eval()
     for batch in BatchLoader(dataset, runtime, batch_size).epoch():
         with runtime.autocast():
-            logits = model(batch.before, batch.after)
+            logits = model(*batch.pictures)
         yield logits.float(), batch
 
 
-@torch.inference_mode()
-def predict_probability(
-    model: nn.Module, before: Image, after: Image, runtime: Runtime
-) -> npt.NDArray[np.float32]:
-    """Predict one pair of HWC uint8 RGB at the input size: probability HxW float32 in [0, 1]."""
-    (probability,) = _probabilities(model, before[None], after[None], runtime)
+def predict_probability(model: nn.Module, *pictures: Image, runtime: Runtime) -> Probability:
+    """Predict HWC uint8 RGB at the input size: probability in [0, 1], HxW float32, or CxHxW of C classes."""
+    (probability,) = _probabilities(model, [picture[None] for picture in pictures], runtime)
     return probability
 
 
-@torch.inference_mode()
-def predict_tiled(
-    model: nn.Module, before: Image, after: Image, runtime: Runtime, *, side: int, overlap: int
-) -> npt.NDArray[np.float32]:
-    """Predict one pair of HWC uint8 RGB of any size at its own scale: probability HxW float32 in [0, 1].
+def predict_strips(
+    model: nn.Module, pictures: Sequence[Image], runtime: Runtime, *, side: int, overlap: int
+) -> Iterator[Probability]:
+    """Predict pictures of any size at their own scale, in tiles, from top to bottom.
+
+    Memory grows with the width alone where each strip is used and left.
 
     Args:
         model: the network.
-        before: the first picture.
-        after: the second one.
+        pictures: HWC uint8 RGB, of one size.
         runtime: device and precision.
         side: of the tiles, the network's input size; smaller pictures are mirrored to it.
         overlap: of neighbouring tiles, px; there their predictions are blended.
+
+    Yields:
+        Probabilities in [0, 1], h x W float32, or C x h x W of C classes; the heights add up to H.
     """
 
     def tiles(picture: Image, windows: list[Window]) -> npt.NDArray[np.uint8]:
         return np.stack([padded(picture[window.rows, window.columns], side) for window in windows])
 
-    def predict_row(windows: list[Window]) -> list[npt.NDArray[np.float32]]:
-        found: list[Probability] = []
-        for first in range(0, len(windows), TILES_AT_ONCE):
-            some = windows[first : first + TILES_AT_ONCE]
-            found += _probabilities(model, tiles(before, some), tiles(after, some), runtime)
-        return [tile[: window.height, : window.width] for tile, window in zip(found, windows, strict=True)]
+    def predict_row(windows: list[Window]) -> Iterator[Probability]:
+        at_once = max(1, PIXELS_AT_ONCE // side**2)
+        for first in range(0, len(windows), at_once):
+            some = windows[first : first + at_once]
+            found = _probabilities(model, [tiles(picture, some) for picture in pictures], runtime)
+            for tile, window in zip(found, some, strict=True):
+                yield tile[..., : window.height, : window.width]
 
-    height, width = before.shape[:2]
-    strips = list(blended_strips(predict_row, width, height, side, overlap))
-    probability: npt.NDArray[np.float32] = np.concatenate(strips)
+    height, width = pictures[0].shape[:2]
+    return blended_strips(predict_row, width, height, side, overlap)
+
+
+def predict_tiled(
+    model: nn.Module, *pictures: Image, runtime: Runtime, side: int, overlap: int
+) -> Probability:
+    """Predict as `predict_strips` does: the whole probability, HxW float32 in [0, 1], or CxHxW."""
+    strips = list(predict_strips(model, pictures, runtime, side=side, overlap=overlap))
+    probability: Probability = np.concatenate(strips, axis=-2)
     return probability
 
 
+@torch.inference_mode()
 def _probabilities(
-    model: nn.Module, before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], runtime: Runtime
+    model: nn.Module, pictures: Sequence[npt.NDArray[np.uint8]], runtime: Runtime
 ) -> list[Probability]:
-    # NHWC uint8 -> N times HW float32
+    # NHWC uint8 each -> N times HW or CHW float32
     model.eval()
-    stacked = torch.from_numpy(np.concatenate([before, after])).permute(0, 3, 1, 2)  # 2Nx3xHxW
+    stacked = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2)  # PNx3xHxW
     scaled = to_network(runtime.place_batch(stacked))
     with runtime.autocast():
-        logits = model(scaled[: len(before)], scaled[len(before) :])
-    return list(logits.float().sigmoid()[:, 0].cpu().numpy())
+        logits = model(*scaled.tensor_split(len(pictures))).float()
+    if logits.shape[1] > 1:
+        return list(logits.softmax(dim=1).cpu().numpy())
+    return list(logits.sigmoid()[:, 0].cpu().numpy())

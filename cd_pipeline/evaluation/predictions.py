@@ -4,22 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from torch import nn
 
 from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair, spread
 from cd_pipeline.data.preprocessing import resize_mask
-from cd_pipeline.evaluation.breakdown import FoundChange, found_changes
-from cd_pipeline.evaluation.differencing import DifferencingOracle, OracleResult
-from cd_pipeline.evaluation.figures import pair_row
+from cd_pipeline.data.samples import Roots, Sample, at_input_size, load_sample, spread
+from cd_pipeline.evaluation.breakdown import FoundChange, found_changes, recall_by
+from cd_pipeline.evaluation.differencing import DifferencingOracle
+from cd_pipeline.evaluation.figures import gallery, pair_row
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -28,9 +24,8 @@ from cd_pipeline.evaluation.metrics import (
     pooled,
     wilson_interval,
 )
-from cd_pipeline.evaluation.postprocess import smooth_mask
-from cd_pipeline.evaluation.predict import predict_probability, predict_tiled
-from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.evaluation.predictor import Predictor
+from cd_pipeline.evaluation.report import TestReport
 from cd_pipeline.synthesis.pairs import change_owners
 from cd_pipeline.synthesis.photo_store import PhotoStore
 
@@ -69,80 +64,13 @@ class PairScore:
         }
 
 
-def binarise(probability: npt.NDArray[np.float32], threshold: float, *, smooth: bool = False) -> Image:
-    """Return HW uint8: 255 where the probability is above the threshold, smoothed 3x3 when asked."""
-    mask = (probability > threshold).astype(np.uint8) * np.uint8(255)
-    return smooth_mask(mask) if smooth else mask
-
-
-class Prediction(NamedTuple):
-    """A pair at the size it is scored at, and the masks HW uint8 0/255, at that size and at the pair's own."""
-
-    pair: PairArrays
-    mask: Image
-    own_size: Image
-
-
-@dataclass(frozen=True, slots=True)
-class Predictor:
-    """A network with all that turns its probabilities into masks.
-
-    Attributes:
-        model: on the runtime's device.
-        size: of the network's input.
-        threshold: above it a pixel is changed.
-        runtime: device and precision.
-        smooth: 3x3 smoothing of the masks.
-        overlap: of the tiles of tiled pairs, px.
-    """
-
-    model: nn.Module
-    size: int
-    threshold: float
-    runtime: Runtime
-    smooth: bool = False
-    overlap: int = 0
-
-    def probability(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
-        """Predict HWC uint8 RGB at the input size: HW float32 in [0, 1]."""
-        return predict_probability(self.model, before, after, self.runtime)
-
-    def predict(self, pair: PairArrays, *, tiled: bool = False, own_size: bool = False) -> "Prediction":
-        """Predict one pair, given at its own size.
-
-        Args:
-            pair: the pictures and their truth.
-            tiled: it is predicted in tiles at its own scale. Otherwise it is resized to the network's input,
-                and its own mask thresholds the enlarged probability.
-            own_size: it is scored at its own size; a tiled one always is.
-        """
-        if tiled:
-            mask = self._binarise(self.probability_at_own_size(pair.before, pair.after))
-            return Prediction(pair, mask, mask)
-        sized = at_input_size(pair, self.size)
-        probability = self.probability(sized.before, sized.after)
-        height, width = pair.mask.shape
-        enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-        own_mask = self._binarise(np.asarray(enlarged, np.float32))
-        if own_size:
-            return Prediction(pair, own_mask, own_mask)
-        return Prediction(sized, self._binarise(probability), own_mask)
-
-    def probability_at_own_size(self, before: Image, after: Image) -> npt.NDArray[np.float32]:
-        """Predict HWC uint8 RGB of any size in tiles: HW float32 in [0, 1]."""
-        return predict_tiled(self.model, before, after, self.runtime, side=self.size, overlap=self.overlap)
-
-    def _binarise(self, probability: npt.NDArray[np.float32]) -> Image:
-        return binarise(probability, self.threshold, smooth=self.smooth)
-
-
 def write_predictions(
     predictor: Predictor,
     pairs: Sequence[Pair],
     roots: Roots,
     folder: Path,
     *,
-    on_pair: Callable[[Pair, PairArrays, Image], None] = lambda row, pair, prediction: None,
+    on_pair: Callable[[Pair, Sample, Image], None] = lambda row, pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
 
@@ -158,10 +86,10 @@ def write_predictions(
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
     for pair in pairs:
-        arrays = load_pair(pair, roots)
+        arrays = load_sample(pair, roots)
         predict = partial(predictor.predict, tiled=pair.tiled, own_size=pair.own_size)
         sized, prediction, own = predict(arrays)
-        turned = predict(arrays._replace(before=arrays.after, after=arrays.before))
+        turned = predict(arrays._replace(pictures=arrays.pictures[::-1]))
         write_png(folder / f"{pair.pair_id}.png", own)
         on_pair(pair, sized, prediction)
         scores.append(
@@ -178,26 +106,15 @@ def write_predictions(
     return scores
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What is reported of a set.
-
-    Attributes:
-        scores: of each pair.
-        rows: pairs as gallery rows, evenly spaced.
-        oracle: plain differencing at its best on the set.
-        changes: what was found of each synthesised change.
-    """
-
-    scores: list[PairScore]
-    rows: list[Image]
-    oracle: OracleResult
-    changes: list[FoundChange]
-
-
-def measure(
-    predictor: Predictor, pairs: Sequence[Pair], roots: Roots, folder: Path, *, shown: int = 12
-) -> Measurement:
+def measure_pairs(
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    roots: Roots,
+    folder: Path,
+    *,
+    held_out_kinds: Sequence[str] = (),
+    shown: int = 12,
+) -> TestReport:
     """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
 
     Args:
@@ -205,6 +122,7 @@ def measure(
         pairs: rows of the manifest.
         roots: where their pictures are.
         folder: for the PNGs.
+        held_out_kinds: kinds of change that no training pair had.
         shown: pairs in the gallery.
     """
     drawn = {pair.pair_id for pair in spread(pairs, shown)}
@@ -212,7 +130,7 @@ def measure(
     changes: list[FoundChange] = []
     oracle, photos = DifferencingOracle(), PhotoStore(roots)
 
-    def look(row: Pair, pair: PairArrays, prediction: Image) -> None:
+    def look(row: Pair, pair: Sample, prediction: Image) -> None:
         if row.plan or row.realistic_plan:  # only synthesised changes have a kind
             changes.extend(found_changes(*change_owners(row, photos), prediction, pair.valid))
         oracle.update(pair.before, pair.after, pair.mask, pair.valid)
@@ -221,7 +139,27 @@ def measure(
             rows.append(pair_row(shown, resize_mask(prediction, predictor.size)))
 
     scores = write_predictions(predictor, pairs, roots, folder, on_pair=look)
-    return Measurement(scores, rows, oracle.best(), changes)
+    figures, best = summarise(scores), oracle.best().f1
+    classes = [
+        {str(key): value for key, value in row.items()} for row in scores_by_class(scores).to_dict("records")
+    ]
+    kinds, sizes = recall_by(changes, "kind"), recall_by(changes, "size")
+    return TestReport(
+        metrics={
+            **figures,
+            "differencing_oracle_f1": best,
+            "by_class": classes,
+            "recall_by_kind": kinds,
+            "recall_by_size": sizes,
+            "held_out_kinds": list(held_out_kinds),
+        },
+        headline=f"test F1 {figures['f1']:.3f}, IoU {figures['iou']:.3f} "
+        f"(plain differencing at its best: F1 {best:.3f})",
+        scores=pd.DataFrame([score.to_row() for score in scores]),
+        shown_columns=("file", "f1", "iou", "alarm"),
+        tables={"per_class": classes, "per_kind": kinds, "per_size": sizes},
+        sheet=gallery(rows),
+    )
 
 
 def summarise(scores: Sequence[PairScore]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cd_pipeline.data.files import digest
 from cd_pipeline.data.images import Image
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.metrics import Confusion, has_alarm, mean_image_f1, pooled, wilson_interval
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
@@ -67,7 +67,7 @@ class AlarmRate:
         return self.alarms / self.pairs
 
 
-def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -> SetScores:
+def score_set(predict: Predict, pairs: Iterable[Sample], threshold: float) -> SetScores:
     """Score a model on pairs at its input size, one at a time.
 
     Raises:
@@ -77,7 +77,7 @@ def score_set(predict: Predict, pairs: Iterable[PairArrays], threshold: float) -
     pixels: list[str] = []
     sweep, oracle = ThresholdSweep(FINE_THRESHOLDS), DifferencingOracle()
     for pair in pairs:
-        pixels.append(digest(*(part.tobytes() for part in pair if part is not None)))
+        pixels.append(digest(*(array.tobytes() for array in pair.arrays)))
         probability = predict(pair.before, pair.after)
         confusions.append(Confusion.of(probability > threshold, pair.mask, pair.valid))
         sweep.update(probability, pair.mask, pair.valid)
@@ -112,13 +112,14 @@ def alarm_rate(predict: Predict, pairs: Iterable[tuple[Image, Image]], threshold
     return AlarmRate(len(alarms), sum(alarms), low, high, digest(*pixels)[:VERSION_DIGITS])
 
 
-def with_nuisance_on_after(pairs: Iterable[tuple[str, PairArrays]]) -> Iterator[PairArrays]:
+def with_nuisance_on_after(pairs: Iterable[tuple[str, Sample]]) -> Iterator[Sample]:
     """Put the standard nuisance, seeded by the pair's name, on the second photo of each named pair."""
     for name, pair in pairs:
-        yield pair._replace(after=standard_nuisance(pair.after, nuisance_seed(name, "after")))
+        after = standard_nuisance(pair.after, nuisance_seed(name, "after"))
+        yield pair._replace(pictures=(pair.before, after))
 
 
-def realistic_set(loaders: Sequence[PhotoLoader], size: int, count: int = PAIR_COUNT) -> Iterator[PairArrays]:
+def realistic_set(loaders: Sequence[PhotoLoader], size: int, count: int = PAIR_COUNT) -> Iterator[Sample]:
     """Yield the frozen realistic pairs of some photos."""
     return (pair.arrays for pair in draw_realistic_pairs(loaders, count, seed=SEED, size=size))
 

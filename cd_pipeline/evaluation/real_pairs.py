@@ -6,10 +6,10 @@ from pathlib import Path
 
 from cd_pipeline.data.files import digest, keep_only
 from cd_pipeline.data.images import Image, write_png
-from cd_pipeline.data.pairs import PairArrays, at_input_size
+from cd_pipeline.data.samples import Sample, at_input_size
 from cd_pipeline.data.two_date import scan_pair_folder
 from cd_pipeline.evaluation.figures import pair_row
-from cd_pipeline.evaluation.predictions import Predictor
+from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.protocol import SetScores, score_set, with_nuisance_on_after
 
 
@@ -30,7 +30,7 @@ class RealMeasurement:
     version: str
 
 
-def named_pairs(folder: Path, problems: list[str]) -> Iterator[tuple[str, PairArrays]]:
+def named_pairs(folder: Path, problems: list[str]) -> Iterator[tuple[str, Sample]]:
     """Read the pairs of a folder with A/, B/ and label/ at their own size, in the order of their names.
 
     Args:
@@ -45,7 +45,7 @@ def named_pairs(folder: Path, problems: list[str]) -> Iterator[tuple[str, PairAr
     problems.extend(found.problems)
     for files in found.pairs:
         try:
-            yield files.name, PairArrays(*files.read())
+            yield files.name, Sample.of_pair(*files.read())
         except ValueError as error:
             problems.append(str(error))
 
@@ -63,31 +63,37 @@ def measure_real_pairs(predictor: Predictor, folder: Path, own: Path, *, shown: 
         FileNotFoundError, ValueError: there is no usable pair.
     """
     problems: list[str] = []
-    sized: list[tuple[str, PairArrays]] = []
+    sized: list[tuple[str, Sample]] = []
     rows: list[Image] = []
     parts: list[object] = []
     for name, pair in named_pairs(folder, problems):
         prediction = predictor.predict(pair)
         write_png(own / f"{name}.png", prediction.own_size)
         parts += [name, prediction.own_size.tobytes()]
-        sized.append((name, prediction.pair))
+        sized.append((name, prediction.sample))
         if len(rows) < shown:
-            rows.append(pair_row(prediction.pair, prediction.mask))
+            rows.append(pair_row(prediction.sample, prediction.mask))
     if not sized:
         raise ValueError(f"{folder}: no usable pair; {'; '.join(problems[:3])}")
     keep_only(own, {f"{name}.png" for name, _ in sized})
     return RealMeasurement(score_real_pairs(predictor, sized), rows, problems, digest(*parts))
 
 
-def score_real_pairs(predictor: Predictor, sized: list[tuple[str, PairArrays]]) -> dict[str, SetScores]:
+def score_real_pairs(predictor: Predictor, sized: list[tuple[str, Sample]]) -> dict[str, SetScores]:
     """Score named pairs at the input size, as they are and with nuisance seeded by their names."""
-    predict, threshold = predictor.probability, predictor.threshold
+    predict, threshold = predictor.probability, _threshold(predictor)
     return {
         "as they are": score_set(predict, (pair for _, pair in sized), threshold),
         "with nuisance on the second photo": score_set(predict, with_nuisance_on_after(sized), threshold),
     }
 
 
-def sized_pairs(folder: Path, size: int, problems: list[str]) -> list[tuple[str, PairArrays]]:
+def sized_pairs(folder: Path, size: int, problems: list[str]) -> list[tuple[str, Sample]]:
     """Read the usable pairs of a folder at the input size; `problems` gets a sentence for each other file."""
     return [(name, at_input_size(pair, size)) for name, pair in named_pairs(folder, problems)]
+
+
+def _threshold(predictor: Predictor) -> float:
+    if predictor.threshold is None:
+        raise ValueError("pairs are scored at a threshold, and the predictor has none")
+    return predictor.threshold

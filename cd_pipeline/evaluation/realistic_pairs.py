@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
 from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore
 from cd_pipeline.synthesis.published_kinds import INPAINT_RADIUS, NOISE_LIMIT, blurred, pixelated
@@ -143,9 +143,9 @@ class EvaluationPair:
     kinds: tuple[str, ...]
 
     @property
-    def arrays(self) -> PairArrays:
+    def arrays(self) -> Sample:
         """The pair alone; every pixel counts."""
-        return PairArrays(self.before, self.after, self.mask)
+        return Sample.of_pair(self.before, self.after, self.mask)
 
 
 def photo_loaders(pairs: Iterable[Pair], roots: Roots, size: int) -> list[PhotoLoader]:

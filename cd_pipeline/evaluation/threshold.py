@@ -1,7 +1,7 @@
 """The chosen threshold: swept on val with the saved network, kept as a small JSON file."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cd_pipeline.data.files import write_text
-from cd_pipeline.data.pairs import PairArrays
-from cd_pipeline.evaluation.predict import Predict
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
 
@@ -45,7 +44,7 @@ class ChosenThreshold:
             ) from None
 
 
-class ScoredPair(NamedTuple):
+class ScoredSample(NamedTuple):
     """probability: HW float32 in [0, 1]; truth: HW bool; valid: HW bool, what counts."""
 
     probability: npt.NDArray[np.float32]
@@ -54,7 +53,7 @@ class ScoredPair(NamedTuple):
 
 
 def sweep_predictions(
-    predictions: Iterable[ScoredPair],
+    predictions: Iterable[ScoredSample],
     *,
     low: float,
     high: float,
@@ -69,11 +68,13 @@ def sweep_predictions(
     return sweep
 
 
-def predict_pairs(predict: Predict, pairs: Iterable[PairArrays]) -> Iterator[ScoredPair]:
-    """Yield what a network says of pairs at its input size."""
-    for pair in pairs:
-        valid = np.ones_like(pair.mask) if pair.valid is None else pair.valid
-        yield ScoredPair(predict(pair.before, pair.after), pair.mask > 0, valid > 0)
+def predict_samples(
+    predict: Callable[..., npt.NDArray[np.float32]], samples: Iterable[Sample]
+) -> Iterator[ScoredSample]:
+    """Yield what a network, given the pictures of each sample at its input size, says of them."""
+    for sample in samples:
+        valid = np.ones_like(sample.mask) if sample.valid is None else sample.valid
+        yield ScoredSample(predict(*sample.pictures), sample.mask > 0, valid > 0)
 
 
 def choose(

@@ -1,6 +1,6 @@
 """Prediction of pictures larger than the network's input, in overlapping tiles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy.typing as npt
 from cd_pipeline.data.tiles import Window, starts
 
 Probability: TypeAlias = npt.NDArray[np.float32]
-PredictRow: TypeAlias = Callable[[list[Window]], list[Probability]]
-"""The tiles of one row -> the probability of each, HW float32 of its window's size."""
+"""HW, or CHW of several classes."""
+PredictRow: TypeAlias = Callable[[list[Window]], Iterable[Probability]]
+"""The tiles of one row -> the probability of each, of its window's size."""
 
 
 def ramp(length: int, start: int, side: int, overlap: int) -> npt.NDArray[np.float32]:
@@ -45,26 +46,31 @@ def blended_strips(
         overlap: of neighbouring tiles, px, below `side`.
 
     Yields:
-        The finished rows from top to bottom, each h x width float32; their heights add up to `height`.
+        The finished rows from top to bottom, each h x width float32, or C x h x width where tiles have
+        classes; their heights add up to `height`.
     """
     lefts, tops = starts(width, side, overlap), starts(height, side, overlap)
     columns = [ramp(width, left, side, overlap) for left in lefts]
     extent = min(side, height)
-    total = np.zeros((extent, width), np.float32)
+    total: Probability | None = None
     weight = np.zeros((extent, width), np.float32)
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         windows = [Window(left, top, min(side, width), extent) for left in lefts]
         rows = ramp(height, top, side, overlap)
         for window, across, found in zip(windows, columns, predict_row(windows), strict=True):
+            if total is None:
+                total = np.zeros((*found.shape[:-2], extent, width), np.float32)
             mix = rows[:, None] * across
-            total[:, window.columns] += found * mix
+            total[..., window.columns] += found * mix
             weight[:, window.columns] += mix
+        assert total is not None
         done = min(following - top, extent)
-        yield total[:done] / weight[:done]
-        total, weight = _shifted(total, done), _shifted(weight, done)
+        yield total[..., :done, :] / weight[:done]
+        _shift(total, done)
+        _shift(weight, done)
 
 
-def _shifted(rows: Probability, done: int) -> Probability:
-    kept = np.zeros_like(rows)
-    kept[: len(rows) - done] = rows[done:]
-    return kept
+def _shift(rows: Probability, done: int) -> None:
+    kept = rows.shape[-2] - done
+    rows[..., :kept, :] = rows[..., done:, :].copy()
+    rows[..., kept:, :] = 0

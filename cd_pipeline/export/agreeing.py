@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
+from cd_pipeline.data.task import Task
 from cd_pipeline.export.coreml import Precision, export_mlpackage
-from cd_pipeline.export.package_check import ImagePair, PackageAgreement, check_package
+from cd_pipeline.export.package_check import PackageAgreement, Pictures, check_package
 
 PRECISIONS: tuple[Precision, ...] = ("float16", "mixed", "float32")
 """From the lowest to the highest."""
@@ -40,12 +41,13 @@ class Export:
 def export_agreeing(
     model: nn.Module,
     path: Path,
-    pairs: Callable[[], Iterable[ImagePair]],
+    samples: Callable[[], Iterable[Pictures]],
     *,
+    task: Task = Task(),  # noqa: B008 - frozen
     precision: Precision,
     limits: AgreementLimits,
     size: int,
-    threshold: float,
+    threshold: float | None,
     pixel_scale: float,
     metadata: Mapping[str, str],
     description: str,
@@ -55,13 +57,16 @@ def export_agreeing(
     Args:
         model: The checkpoint's model.
         path: Where to write the `.mlpackage`.
-        pairs: Gives the pairs to compare on, afresh each time: uint8 HxWx3 RGB at the model's size.
+        samples: Gives the samples to compare on, afresh each time: tuples of the task's pictures, uint8
+            HxWx3 RGB at the model's size.
+        task: How many pictures the model takes and how many classes it gives.
         precision: The one tried first; then mixed, then float32.
         limits: What "agrees" means.
         size: Side of the inputs in px.
-        threshold: A pixel is changed where its probability is greater.
+        threshold: A pixel of a binary task is positive where its probability is greater; None with several
+            classes.
         pixel_scale: From 0-255 to the model's input.
-        metadata: User-defined metadata; `precision` is added.
+        metadata: User-defined metadata, with several classes `class_names` among it; `precision` is added.
         description: Short description.
 
     Returns:
@@ -72,13 +77,16 @@ def export_agreeing(
         export_mlpackage(
             model,
             path,
+            task=task,
             size=size,
             pixel_scale=pixel_scale,
             metadata={**metadata, "precision": tried},
             description=description,
             precision=tried,
         )
-        agreement = check_package(path, model, pairs(), threshold=threshold, pixel_scale=pixel_scale)
+        agreement = check_package(
+            path, model, samples(), task=task, threshold=threshold, pixel_scale=pixel_scale
+        )
         broken = limits.violations(agreement)
         if not broken:
             break

@@ -1,4 +1,4 @@
-"""Export of a trained change detector as a Core ML ML Program (`.mlpackage`), byte for byte reproducible."""
+"""Export of a trained network as a Core ML ML Program (`.mlpackage`), byte for byte reproducible."""
 
 import contextlib
 import copy
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 import uuid
@@ -21,43 +22,70 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cd_pipeline.data.task import Task
+
 if TYPE_CHECKING:
     from coremltools.models import MLModel
     from coremltools.proto.Model_pb2 import Model
 
 Precision = Literal["float16", "mixed", "float32"]
 
-INPUT_NAMES = ("before", "after")
-OUTPUT_NAME = "probability"
+PROBABILITY = "probability"
+"""The output that every package has."""
+CLASS_MAP = "class_map"
+"""The output that a package with several classes has besides."""
+CLASS_NAMES = "class_names"
+"""The user metadata that a package with several classes has: its classes in the order of their indices."""
 
 _CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 _IMPORT_NOISE = ("scikit-learn version", "Torch version", "Failed to load _ML")
+_CONVERSION_NOISE = ("Tuple detected at graph output",)
 _SPEC_FILE = Path("Data/com.apple.CoreML/model.mlmodel")
 _WEIGHTS_FILE = Path("Data/com.apple.CoreML/weights/weight.bin")
 
 
-class ExportedChangeDetector(nn.Module):
-    """The trained network as an app sees it: two images in, a probability map out.
+class ExportedNetwork(nn.Module):
+    """The trained network as an app sees it: images in, probabilities out, and classes where there are several.
 
     Args:
-        model: Change detector, `model(before, after) -> logits`, float Nx1xHxW.
+        model: A network in evaluation mode, `model(*pictures) -> logits`, float NxCxHxW.
+        task: How many pictures it takes and how many classes C it gives.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
         self.model = model
+        self.task = task
 
-    def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Predict the probability of change.
+    def forward(self, *pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Predict the probability of each pixel.
 
         Args:
-            before: Earlier image, float Nx3xHxW, RGB in [0, 1].
-            after: Later image, the same shape and range.
+            pictures: As many as the task has, float Nx3xHxW each, RGB in [0, 1].
 
         Returns:
-            Probability of change per pixel, float Nx1xHxW in [0, 1].
+            Of a binary task the probability, float Nx1xHxW in [0, 1]. Of several classes theirs, float
+            NxCxHxW that sum to 1 over C, and the index of the largest, int NxHxW.
         """
-        return torch.sigmoid(self.model(before, after))
+        if not self.task.multi_class:  # the tracer names ops after variables: one more changes the package
+            return torch.sigmoid(self.model(*pictures))
+        probability = torch.softmax(self.model(*pictures), 1)
+        return probability, probability.argmax(1)
+
+
+@contextlib.contextmanager
+def _without_records(beginnings: tuple[str, ...]) -> Iterator[None]:
+    """Keep coremltools' log records that begin so from being told inside the block."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(beginnings)
+
+    logger = logging.getLogger("coremltools")
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 @functools.cache
@@ -70,18 +98,8 @@ def import_coremltools() -> ModuleType:
     Returns:
         The module `coremltools`.
     """
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        expected = _IMPORT_NOISE[:2] if sys.platform == "darwin" else _IMPORT_NOISE
-        return not message.startswith(expected)
-
-    logger = logging.getLogger("coremltools")
-    logger.addFilter(is_wanted)
-    try:
+    with _without_records(_IMPORT_NOISE[:2] if sys.platform == "darwin" else _IMPORT_NOISE):
         import coremltools
-    finally:
-        logger.removeFilter(is_wanted)
     module: ModuleType = coremltools
     return module
 
@@ -103,6 +121,7 @@ def export_mlpackage(
     model: nn.Module,
     path: Path,
     *,
+    task: Task = Task(),  # noqa: B008 - frozen
     size: int,
     pixel_scale: float,
     metadata: Mapping[str, str],
@@ -110,32 +129,41 @@ def export_mlpackage(
     version: str = "1.0",
     precision: Precision = "float16",
 ) -> None:
-    """Write a change detector as an ML Program for iOS 16 and later.
+    """Write a network as an ML Program for iOS 16 and later.
 
-    The package takes two RGB images `before` and `after`, size x size pixels with values 0-255, and gives
-    `probability`, float32 (1, 1, size, size) in [0, 1]. The same model and arguments give the same bytes
-    with the same package versions. The package appears under its name only when it is whole, in place
-    of one already there.
+    The package takes RGB images of size x size pixels with values 0-255: `before` and `after`, or `image`.
+    It gives `probability`, float32 in [0, 1]: of a binary task (1, 1, size, size), of C classes
+    (1, C, size, size) with a sum of 1, and then also `class_map`, int32 (1, size, size), the index of the
+    largest probability; of equal ones Core ML may give any.
+
+    The same model and arguments give the same bytes with the same package versions. The package appears
+    under its name only when it is whole, in place of one already there.
 
     Args:
-        model: Change detector, `model(before, after) -> logits`, float Nx1xHxW, on RGB in [0, 1].
+        model: A network, `model(*pictures) -> logits`, float NxCxHxW, on RGB in [0, 1]; only its evaluation
+            mode is used.
         path: Where to write; the name ends in `.mlpackage` and the folder exists.
+        task: How many pictures the network takes and how many classes it gives.
         size: Height and width of the inputs, pixels.
         pixel_scale: What a pixel value 0-255 is multiplied by before the model sees it (1/255 for [0, 1]).
-        metadata: User-defined metadata, text to text.
+        metadata: User-defined metadata, text to text; with several classes `class_names` among it.
         description: Short description of the model.
         version: Version of the model, as shown by Xcode.
         precision: Type of weights and activations; "mixed" is float16 with float32 for the ops that read
-            tensors of the images' own size: the first layers and the last.
+            tensors of the images' own size, the first layers and the last, or nothing but single numbers,
+            such as an image's largest value.
 
     Raises:
-        ValueError: The name lacks `.mlpackage`, or the model does not give 1x1xsizexsize.
+        ValueError: The name lacks `.mlpackage`, the metadata lack `class_names`, or the model does not give
+            1xCxsizexsize.
         TypeError: A metadata key or value is not text.
     """
-    _check_arguments(path, metadata)
-    wrapper = ExportedChangeDetector(evaluation_copy(model)).eval()
-    mlmodel = _convert(_trace(wrapper, size), size, pixel_scale, precision)
-    _describe(mlmodel, size, description, version)
+    _check_arguments(path, metadata, task)
+    wrapper = ExportedNetwork(evaluation_copy(model), task).eval()
+    mlmodel = _convert(_trace(wrapper, size), task, size, pixel_scale, precision)
+    mlmodel.short_description = description
+    mlmodel.version = version
+    _describe_ports(mlmodel, task, size)
     mlmodel.user_defined_metadata.update(dict(metadata))
     _save(mlmodel, path)
 
@@ -191,29 +219,35 @@ def package_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_arguments(path: Path, metadata: Mapping[str, str]) -> None:
+def _check_arguments(path: Path, metadata: Mapping[str, str], task: Task) -> None:
     if path.suffix != ".mlpackage":
         raise ValueError(f"{path}: a Core ML package must be named *.mlpackage, found suffix {path.suffix!r}")
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata {key!r}: found {type(value).__name__}, expected str; convert it first")
+    if task.multi_class and CLASS_NAMES not in metadata:
+        raise ValueError(
+            f"metadata: no {CLASS_NAMES!r}; give the names of the {task.classes} classes in order"
+        )
 
 
-def _trace(wrapper: nn.Module, size: int) -> torch.jit.ScriptModule:
+def _trace(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
+    task = wrapper.task
     example = torch.linspace(0, 1, 3 * size * size).reshape(1, 3, size, size)
+    examples = (example, example.flip(-1))[: task.pictures]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
         # sizes are fixed in a package, so what is traced of them holds
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        shape = tuple(wrapper(example, example.flip(-1)).shape)
-        if shape != (1, 1, size, size):
+        shape = tuple(wrapper.model(*examples).shape)
+        if shape != (1, task.classes, size, size):
             raise ValueError(
-                f"model output: found shape {shape}, expected (1, 1, {size}, {size}); "
-                "the model must give one logit for each input pixel"
+                f"model output: found shape {shape}, expected (1, {task.classes}, {size}, {size}); "
+                "the model must give one logit for each class and input pixel"
             )
-        # unchecked: the package check compares on real pairs
-        traced = torch.jit.trace(wrapper, (example, example.flip(-1)), check_trace=False)  # type: ignore[no-untyped-call]
+        # unchecked: the package check compares on real samples
+        traced = torch.jit.trace(wrapper, examples, check_trace=False)  # type: ignore[no-untyped-call]
     assert isinstance(traced, torch.jit.ScriptModule)
     return traced
 
@@ -230,24 +264,27 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _convert(
-    traced: torch.jit.ScriptModule, size: int, pixel_scale: float, precision: Precision
+    traced: torch.jit.ScriptModule, task: Task, size: int, pixel_scale: float, precision: Precision
 ) -> "MLModel":
     ct = import_coremltools()
     inputs = [
         ct.ImageType(name=name, shape=(1, 3, size, size), scale=pixel_scale, color_layout=ct.colorlayout.RGB)
-        for name in INPUT_NAMES
+        for name in task.picture_names
     ]
+    outputs = [ct.TensorType(name=PROBABILITY, dtype=np.float32)]
+    if task.multi_class:
+        outputs.append(ct.TensorType(name=CLASS_MAP, dtype=np.int32))
     precisions = {
         "float16": ct.precision.FLOAT16,
         "mixed": ct.transform.FP16ComputePrecision(partial(_below_full_size, size)),
         "float32": ct.precision.FLOAT32,
     }
-    with _without_progress_bars():
+    with _without_progress_bars(), _without_records(_CONVERSION_NOISE):
         return ct.convert(
             traced,
             convert_to="mlprogram",
             inputs=inputs,
-            outputs=[ct.TensorType(name=OUTPUT_NAME, dtype=np.float32)],
+            outputs=outputs,
             compute_precision=precisions[precision],
             minimum_deployment_target=ct.target.iOS16,
             skip_model_load=True,
@@ -255,22 +292,39 @@ def _convert(
 
 
 def _below_full_size(size: int, op: Any) -> bool:  # noqa: ANN401 - coremltools' own Operation
-    # Rounding the images and the first weights is what costs most: it reaches every later op.
-    tensors = [
-        var for value in op.inputs.values() for var in (value if isinstance(value, tuple | list) else [value])
-    ]
-    shapes = [var.shape for var in tensors if var is not None and len(var.shape) == 4]
-    return not any(tuple(shape[-2:]) == (size, size) for shape in shapes)
+    # Rounding the images and the first weights is what costs most: it reaches every later op. So does
+    # rounding a number by which a whole image is scaled, and an epsilon added to it may vanish.
+    values = [value if isinstance(value, tuple | list) else [value] for value in op.inputs.values()]
+    read = [var for vars_ in values for var in vars_ if var is not None]
+    shapes = [tuple(var.shape) for var in read if var.op is None or var.op.op_type != "const"]
+    full_size = any(len(shape) >= 4 and shape[-2:] == (size, size) for shape in shapes)
+    single_numbers = bool(shapes) and all(math.prod(shape) == 1 for shape in shapes)
+    return not full_size and not single_numbers
 
 
-def _describe(mlmodel: "MLModel", size: int, description: str, version: str) -> None:
-    image = f"RGB, {size}x{size} pixels, values 0-255"
-    mlmodel.short_description = description
-    mlmodel.version = version
-    mlmodel.input_description["before"] = f"The earlier image: {image}"
-    mlmodel.input_description["after"] = f"The later image, of the same view: {image}"
-    mlmodel.output_description[OUTPUT_NAME] = (
-        f"Probability from 0 to 1 that a pixel changed, float32, shape (1, 1, {size}, {size})"
+_PICTURES = {
+    "before": "The earlier image",
+    "after": "The later image, of the same view",
+    "image": "The image",
+}
+
+
+def _describe_ports(mlmodel: "MLModel", task: Task, size: int) -> None:
+    for name in task.picture_names:
+        mlmodel.input_description[name] = f"{_PICTURES[name]}: RGB, {size}x{size} pixels, values 0-255"
+    shape = f"float32, shape (1, {task.classes}, {size}, {size})"
+    if not task.multi_class:
+        event = "changed" if task.pictures == 2 else "is foreground"
+        mlmodel.output_description[PROBABILITY] = f"Probability from 0 to 1 that a pixel {event}, {shape}"
+        return
+    order = f"in the order of the metadata entry {CLASS_NAMES}"
+    mlmodel.output_description[PROBABILITY] = (
+        f"Probability from 0 to 1 of each class at each pixel, {shape}; the classes are {order}, "
+        "and their probabilities at a pixel sum to 1"
+    )
+    mlmodel.output_description[CLASS_MAP] = (
+        f"Index of the most probable class at each pixel, int32, shape (1, {size}, {size}), "
+        f"values 0 to {task.classes - 1}; the classes are {order}"
     )
 
 

@@ -123,7 +123,7 @@ class PackageExecutor:
         """
         return tuple(self._non_finite)
 
-    def run(self, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
+    def run(self, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.number]]:
         """Compute the outputs for one set of inputs.
 
         Args:
@@ -131,7 +131,7 @@ class PackageExecutor:
                 with values 0-255. An array input: numbers of its declared shape.
 
         Returns:
-            The outputs by name, float32, in their declared shapes.
+            The outputs by name in their declared shapes, float32, or int32 where whole numbers are declared.
 
         Raises:
             ValueError: An input is missing, unknown, or of another shape or range.
@@ -144,7 +144,7 @@ class PackageExecutor:
                 values[name] = _to_tensor(port, arrays[name])
             for step in self._steps:
                 self._execute(step, values)
-        return {name: _tensor(values[name]).to(torch.float32).numpy() for name in self.outputs}
+        return {name: _to_array(_tensor(values[name])) for name in self.outputs}
 
     def _execute(self, step: _Step, values: dict[str, Value]) -> None:
         arguments = {key: _look_up(name, values) for key, name in step.arguments.items()}
@@ -270,6 +270,12 @@ def _look_up(name: str | list[str], values: Mapping[str, Value]) -> Value:
 def _tensor(value: Value) -> Tensor:
     assert isinstance(value, Tensor)
     return value
+
+
+def _to_array(tensor: Tensor) -> NDArray[np.number]:
+    whole = tensor.dtype in (torch.int32, torch.int16, torch.uint8)
+    array: NDArray[np.number] = tensor.to(torch.int32 if whole else torch.float32).numpy()
+    return array
 
 
 def _check_shape(step: _Step, output: _Output, tensor: Tensor) -> None:

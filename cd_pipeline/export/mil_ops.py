@@ -268,6 +268,11 @@ def _reduction(function: Callable[..., Tensor]) -> Op:
     return reduce
 
 
+def _reduce_argmax(x: Tensor, axis: Tensor | int = -1, keep_dims: Tensor | bool = False) -> Tensor:
+    # of equal ones the first; MIL leaves it open
+    return x.argmax(int(axis), keepdim=bool(keep_dims)).to(torch.int32)
+
+
 def _concat(values: list[Tensor], axis: Tensor, interleave: Tensor | bool = False) -> Tensor:
     dim = int(axis) % values[0].ndim
     if interleave:
@@ -480,6 +485,7 @@ OPS: dict[str, Op] = {
     "pad": _pad,
     "pixel_shuffle": _pixel_shuffle,
     "prelu": _prelu,
+    "reduce_argmax": _reduce_argmax,
     "reduce_max": _reduction(torch.amax),
     "reduce_mean": _reduction(torch.mean),
     "reduce_min": _reduction(torch.amin),

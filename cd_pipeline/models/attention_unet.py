@@ -15,18 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cd_pipeline.models.blocks import (
-    WIDTHS,
-    Block,
-    Norm,
-    PlainEncoder,
-    UpBlock,
-    Upsample,
-    Upsampler,
-    Upsampling,
-    UShape,
-    double_conv,
-)
+from cd_pipeline.models.blocks import Block, PlainEncoder, UpBlock, Upsample, Upsampler, UShape, double_conv
+from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
 class AttentionGate(nn.Module):

@@ -5,21 +5,16 @@ A network picks a `Block` for its levels and an `Upsampler` for its steps; the p
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["batch", "group", "none"]
-Upsampling = Literal["bilinear", "bilinear_conv", "deconv"]
+from cd_pipeline.models.network import Network
+from cd_pipeline.models.settings import GROUPS, Norm, Upsampling
+
 Block = Callable[[int, int], nn.Module]
 """From channels in and out to the layers of a level: NxCxHxW to NxC'xHxW."""
-
-WIDTHS = (32, 64, 128, 256, 512)
-"""Channels at strides 1, 2, 4, 8 and 16, where a network is not told otherwise."""
-GROUPS = 8
-"""Of group norm: every width must be a multiple of it."""
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
@@ -129,7 +124,7 @@ class UpBlock(nn.Module):
         return out
 
 
-class UShape(nn.Module):
+class UShape(Network):
     """An encoder, a step up for each of its skips, and a head.
 
     Args:

@@ -1,6 +1,5 @@
 """What change networks share: loading of weights, timm's encoders, and the decoder of the small U-Nets."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cd_pipeline.models.network import Network
+
 ENCODER = "mobilenetv3_small_100"
 
 
-class ChangeNetwork(nn.Module):
+class ChangeNetwork(Network):
     """Two photos to a change logit a pixel: `network(before, after)`.
 
     Both are Nx3xHxW float RGB in [0, 1]; the logits are Nx1xHxW, above 0 where the pixel changed.
@@ -22,30 +23,15 @@ class ChangeNetwork(nn.Module):
 
     @property
     def pretrained_name(self) -> str | None:
-        """The timm network whose ImageNet weights the encoder takes; None: it takes none."""
+        """The timm network of the encoder, where it is one of timm's."""
         return self.encoder.name if isinstance(self.encoder, Encoder) else None
 
     def load_encoder_weights(self, path: Path) -> None:
-        """Load the weights file of timm's whole network `pretrained_name` into the encoder.
-
-        Raises:
-            ValueError: the encoder takes none.
-        """
+        """Load timm's weights into the encoder, where it is one of timm's."""
         if not isinstance(self.encoder, Encoder):
-            raise ValueError(f"{path}: the encoder of {type(self).__name__} is not one of timm's")
+            super().load_encoder_weights(path)
+            return
         self.encoder.load_weights(path)
-
-    def load_published_state(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Load a state dict of this network, also as published where that has other keys.
-
-        Returns:
-            The keys that were dropped.
-
-        Raises:
-            RuntimeError: a key is missing or unexpected, or a shape differs.
-        """
-        self.load_state_dict(state)
-        return []
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cd_pipeline.models.blocks import Upsample, conv_block
+from cd_pipeline.models.network import Network
 
 ENCODER = "resnet50"
 
@@ -44,7 +45,7 @@ class ResNet50Encoder(nn.Module):
         self.backbone.load_state_dict(source.state_dict())
 
 
-class ResNet50UNet(nn.Module):
+class ResNet50UNet(Network):
     """One image to C logits a pixel; 6,978,902 parameters at 22 classes.
 
     Pretrained weights expect images with ImageNet's mean and std taken out; the network leaves that to the
@@ -53,9 +54,6 @@ class ResNet50UNet(nn.Module):
     Args:
         classes: C; 1 for a binary mask.
     """
-
-    pretrained_name = ENCODER
-    """The timm network whose ImageNet weights the encoder takes."""
 
     def __init__(self, *, classes: int = 1) -> None:
         super().__init__()
@@ -67,6 +65,11 @@ class ResNet50UNet(nn.Module):
         self.up2, self.conv2 = up(256, 256), conv(256, 64)
         self.up1, self.conv1 = up(64 + 64, 128), conv(128, 64)
         self.head = nn.Conv2d(64, classes, 1)
+
+    @property
+    def pretrained_name(self) -> str:
+        """Timm's ResNet-50."""
+        return ENCODER
 
     def load_encoder_weights(self, path: Path) -> None:
         """Load the weights file of timm's whole ResNet-50 into the encoder."""

@@ -11,17 +11,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cd_pipeline.models.blocks import (
-    WIDTHS,
-    Norm,
-    PlainEncoder,
-    UpBlock,
-    Upsample,
-    Upsampling,
-    UShape,
-    conv_block,
-    conv_norm,
-)
+from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, UShape, conv_block, conv_norm
+from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
 class ResidualBlock(nn.Module):

@@ -3,18 +3,32 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fusion = Literal["concat", "difference"]
-Norm = Literal["batch", "group"]
+Norm = Literal["batch", "group", "none"]
+Upsampling = Literal["bilinear", "bilinear_conv", "deconv"]
 
+WIDTHS = (32, 64, 128, 256, 512)
+"""Channels of a U-Net at strides 1, 2, 4, 8 and 16, where it is not told otherwise (published)."""
+GROUPS = 8
+"""Of group norm: every width must be a multiple of it."""
+
+U_NET = ("widths", "norm", "upsampling", "align_corners")
 NETWORK_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "tiny_change_unet": (),
     "tiny_siamese_unet": (),
     "siamese_unet": ("fusion", "width", "norm"),
     "tiny_cd": (),
+    "unet": (*U_NET, "bias"),
+    "unet_plus_plus": (*U_NET, "deep_supervision"),
+    "attention_unet": U_NET,
+    "resunet": U_NET,
+    "resnet50_unet": (),
 }
 """The settings that each network takes beside those of every network."""
+ONE_IMAGE_NETWORKS = ("unet", "unet_plus_plus", "attention_unet", "resunet", "resnet50_unet")
+"""They take one image, and mark it or tell classes apart; the others take a pair and mark what changed."""
 
 
 class ModelSettings(BaseModel):
@@ -22,12 +36,25 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Literal["tiny_change_unet", "tiny_siamese_unet", "siamese_unet", "tiny_cd"] = Field(
+    name: Literal[
+        "tiny_change_unet",
+        "tiny_siamese_unet",
+        "siamese_unet",
+        "tiny_cd",
+        "unet",
+        "unet_plus_plus",
+        "attention_unet",
+        "resunet",
+        "resnet50_unet",
+    ] = Field(
         default="tiny_change_unet",
-        description="tiny_change_unet: the published one, photos mixed before the first layer; "
+        description="of two photos: tiny_change_unet: the published one, photos mixed before the first layer; "
         "tiny_siamese_unet: each photo encoded alone, then compared; "
         "siamese_unet: a plain U-Net of that kind, from scratch; "
-        "tiny_cd: EfficientNet-B4 features compared by attention masks",
+        "tiny_cd: EfficientNet-B4 features compared by attention masks. "
+        "Of one image: unet; unet_plus_plus: nested, with a head a depth; attention_unet: weighs its skips; "
+        "resunet: residual blocks; resnet50_unet: a light decoder on ResNet-50, for which ImageNet's mean and "
+        "std are to be set in input.scaling",
     )
     start_from: str | None = Field(
         default=None,
@@ -44,10 +71,37 @@ class ModelSettings(BaseModel):
     width: int = Field(
         default=32, ge=8, multiple_of=8, description="siamese_unet: channels at full size, doubled each level"
     )
+    widths: tuple[int, ...] = Field(
+        default=WIDTHS, min_length=2, description="networks of one image: channels a level, finest first"
+    )
     norm: Norm = Field(
         default="batch",
-        description="siamese_unet: batch norm, or group norm with 8 groups, for batches of a few pairs",
+        description="siamese_unet, networks of one image: batch norm; group norm with 8 groups, for batches of a "
+        "few samples; none",
     )
+    upsampling: Upsampling = Field(
+        default="bilinear",
+        description="networks of one image: bilinear (published), bilinear and a 1x1 convolution, or a "
+        "transposed convolution",
+    )
+    align_corners: bool = Field(
+        default=True,
+        description="networks of one image, of bilinear upsampling; true (published) makes the result at a "
+        "place depend on the size of the image, so that tiles and whole images differ; false does not",
+    )
+    bias: bool = Field(
+        default=True, description="unet: of the 3x3 convolutions (published; batch norm makes it useless)"
+    )
+    deep_supervision: bool = Field(
+        default=True, description="unet_plus_plus: a head a depth in training, the loss their mean"
+    )
+
+    @field_validator("widths")
+    @classmethod
+    def _groups_fit(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if any(width < GROUPS or width % GROUPS for width in widths):
+            raise ValueError(f"every width must be a multiple of {GROUPS}, found {widths}")
+        return widths
 
     @model_validator(mode="after")
     def _options_belong_to_the_network(self) -> "ModelSettings":
@@ -61,6 +115,11 @@ class ModelSettings(BaseModel):
                     f"leave it out, or use one of: {takers}"
                 )
         return self
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the network takes."""
+        return 1 if self.name in ONE_IMAGE_NETWORKS else 2
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments of the network's constructor."""

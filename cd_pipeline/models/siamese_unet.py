@@ -5,65 +5,14 @@ their difference; `difference` keeps the difference alone, as FC-Siam-diff does 
 then the same for either order of the photos. There is no pretrained encoder.
 """
 
-import itertools
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, conv_block, double_conv
 from cd_pipeline.models.change_network import ChangeNetwork
 from cd_pipeline.models.settings import Fusion, Norm
-
-GROUPS = 8
-"""Of group norm: every width is a multiple of it."""
-
-
-def conv_block(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
-    """3x3 convolution without bias + norm + ReLU, NxCxHxW to NxC'xHxW."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.GroupNorm(GROUPS, out_channels) if norm == "group" else nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-def double_conv(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
-    """Two `conv_block`s, NxCxHxW to NxC'xHxW."""
-    return nn.Sequential(
-        conv_block(in_channels, out_channels, norm), conv_block(out_channels, out_channels, norm)
-    )
-
-
-class PlainEncoder(nn.Module):
-    """Two convolutions a level, 2x2 max-pooling between levels."""
-
-    def __init__(self, widths: tuple[int, ...], norm: Norm) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(double_conv(c, to, norm) for c, to in itertools.pairwise((3, *widths)))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map Nx3xHxW to one feature map a level, at strides 1, 2, 4, ..., finest first."""
-        features: list[Tensor] = []
-        for level in self.levels:
-            features.append(level(F.max_pool2d(features[-1], 2) if features else x))
-        return features
-
-
-class UpBlock(nn.Module):
-    """Transposed 2x2 convolution with stride 2, concat with the skip, two convolutions."""
-
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: Norm) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-        self.convs = double_conv(out_channels + skip_channels, out_channels, norm)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Map NxCxhxw and a skip of about twice that size, NxC'xHxW, to NxC''xHxW."""
-        x = self.up(x)
-        if x.shape[-2:] != skip.shape[-2:]:  # pooling dropped an odd row or column
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        out: Tensor = self.convs(torch.cat([x, skip], dim=1))
-        return out
 
 
 class SiameseUNet(ChangeNetwork):
@@ -72,7 +21,7 @@ class SiameseUNet(ChangeNetwork):
     Args:
         width: channels of the first level, doubled at each of the next three.
         fusion: what of two feature maps is kept: both and |FA - FB|, or |FA - FB| alone.
-        norm: batch norm, or group norm with 8 groups.
+        norm: batch norm, group norm with 8 groups, or none.
     """
 
     def __init__(self, *, width: int = 32, fusion: Fusion = "concat", norm: Norm = "batch") -> None:
@@ -80,11 +29,13 @@ class SiameseUNet(ChangeNetwork):
         self.fusion = fusion
         w1, w2, w3, w4 = widths = (width, 2 * width, 4 * width, 8 * width)
         parts = 3 if fusion == "concat" else 1
-        self.encoder = PlainEncoder(widths, norm)
-        self.bottleneck = conv_block(parts * w4, w4, norm)
-        self.up3 = UpBlock(w4, parts * w3, w3, norm)
-        self.up2 = UpBlock(w3, parts * w2, w2, norm)
-        self.up1 = UpBlock(w2, parts * w1, w1, norm)
+        block = partial(double_conv, norm=norm)
+        step = partial(UpBlock, block=block, up=partial(Upsample, upsampling="deconv"))
+        self.encoder = PlainEncoder(widths, block)
+        self.bottleneck = conv_block(parts * w4, w4, norm=norm)
+        self.up3 = step(w4, parts * w3, w3)
+        self.up2 = step(w3, parts * w2, w2)
+        self.up1 = step(w2, parts * w1, w1)
         self.head = nn.Conv2d(w1, 1, 1)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:

@@ -11,16 +11,8 @@ from functools import partial
 
 from torch import nn
 
-from cd_pipeline.models.blocks import (
-    WIDTHS,
-    Norm,
-    PlainEncoder,
-    UpBlock,
-    Upsample,
-    Upsampling,
-    UShape,
-    double_conv,
-)
+from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, UShape, double_conv
+from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
 class UNet(UShape):

@@ -14,18 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cd_pipeline.models.blocks import (
-    WIDTHS,
-    Norm,
-    PlainEncoder,
-    UpBlock,
-    Upsample,
-    Upsampling,
-    double_conv,
-)
+from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, double_conv
+from cd_pipeline.models.network import Network
+from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
-class UNetPlusPlus(nn.Module):
+class UNetPlusPlus(Network):
     """One image to C logits a pixel; in training to those of every head.
 
     Args:

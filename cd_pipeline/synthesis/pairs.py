@@ -1,6 +1,5 @@
 """From split photos to pairs: the rows of the manifest, and their pictures on disk."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,9 @@ import numpy.typing as npt
 from cd_pipeline.data.files import digest, keep_only, seed_of
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.names import safe_name
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.plan import ChangePlan, label_mask, label_owners, plan_changes
 from cd_pipeline.synthesis.realistic_plan import PhotoSource, RealisticPlan, plan_realistic
@@ -23,7 +23,6 @@ from cd_pipeline.synthesis.realistic_render import Rendering, render_realistic
 from cd_pipeline.synthesis.render import render
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 
-ID_BYTES = 120
 FOLDER = "change_masks"
 
 
@@ -33,11 +32,8 @@ def pair_id(photo: Photo, draw: int | None = None) -> str:
     At most 120 bytes of UTF-8; `a.jpg` beside `a.png` get different names. Where a photo has several pairs,
     the number of the draw follows.
     """
-    tail = f"__{photo.sha256[:8]}" + ("" if draw is None else f"_{draw:03d}")
     stem = PurePosixPath(photo.path).stem
-    safe = re.sub(r"[^\w.-]", "_", f"{photo.class_name}__{stem}").lstrip(".")
-    head = safe.encode()[: ID_BYTES - len(tail)].decode(errors="ignore")
-    return head + tail
+    return safe_name(f"{photo.class_name}__{stem}", photo.sha256, draw)
 
 
 def plan_pairs(photos: Iterable[Photo], settings: SynthesisSettings, size: int = 256) -> list[Pair]:
@@ -112,7 +108,7 @@ def draw_plan(
     return plan_changes(rng, pair.boxes, (pair.width, pair.height), settings)
 
 
-def render_plan(pair: Pair, plan: ChangePlan | RealisticPlan, photos: PhotoStore) -> PairArrays:
+def render_plan(pair: Pair, plan: ChangePlan | RealisticPlan, photos: PhotoStore) -> Sample:
     """Render a plan of a pair: a realistic one at the pair's `side`, a published one at the photo's size.
 
     Raises:
@@ -160,7 +156,7 @@ def render_pairs(
     return digest(*versions)
 
 
-def render_pair(pair: Pair, photos: PhotoStore, *, nuisance: bool = True) -> PairArrays:
+def render_pair(pair: Pair, photos: PhotoStore, *, nuisance: bool = True) -> Sample:
     """Render a frozen pair from its photo and the plan in its row.
 
     Args:
@@ -251,14 +247,14 @@ def _with_plan(pair: Pair, settings: SynthesisSettings, pools: Pools) -> Pair:
     return replace(pair, changed=changed, plan=plan.to_row())
 
 
-def _write_pair(pair: Pair, arrays: PairArrays, roots: Roots) -> str:
+def _write_pair(pair: Pair, arrays: Sample, roots: Roots) -> str:
     written = {pair.after: arrays.after, pair.mask: arrays.mask, pair.valid: arrays.valid}
     if pair.before != pair.photo:
         written[pair.before] = arrays.before
     for reference, image in written.items():
         if reference is not None and image is not None:
             write_png(roots.resolve(reference), image)
-    return digest(pair.pair_id, *(image.tobytes() for image in arrays if image is not None))
+    return digest(pair.pair_id, *(image.tobytes() for image in arrays.arrays))
 
 
 def _delete_leftovers(frozen: Sequence[Pair], folder: Path) -> None:

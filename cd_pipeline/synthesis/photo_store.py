@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from cd_pipeline.data.images import Image, read_photo
-from cd_pipeline.data.pairs import CACHE_BYTES, Roots
+from cd_pipeline.data.samples import CACHE_BYTES, Roots
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.realistic_plan import Patch
 from cd_pipeline.synthesis.regions import object_outline

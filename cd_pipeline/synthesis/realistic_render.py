@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cd_pipeline.data.images import Image
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.nuisance import Nuisance, apply_nuisance
 from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore, patch_rect
@@ -19,7 +19,7 @@ from cd_pipeline.synthesis.regions import filled, soft_edge
 class Rendering(NamedTuple):
     """A pair, and which change made each pixel differ: HW int16, the number of the change from 0, -1: none."""
 
-    pair: PairArrays
+    pair: Sample
     owners: npt.NDArray[np.int16]
 
 
@@ -53,11 +53,11 @@ def render_realistic(
     mask = np.where(owners >= 0, np.uint8(255), np.uint8(0))
     before, after = (changed, scene) if plan.swapped else (scene, changed)
     if not nuisance:
-        return Rendering(PairArrays(before, after, mask), owners)
+        return Rendering(Sample.of_pair(before, after, mask), owners)
     before, seen_before = _disturbed(before, plan.before_nuisance)
     after, seen_after = _disturbed(after, plan.after_nuisance)
     valid = seen_before & seen_after if plan.uncovers else None
-    return Rendering(PairArrays(before, after, mask, valid), owners)
+    return Rendering(Sample.of_pair(before, after, mask, valid), owners)
 
 
 def _view(photo: Image, view: View, size: int) -> Image:

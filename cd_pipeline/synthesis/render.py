@@ -3,12 +3,12 @@
 import numpy as np
 
 from cd_pipeline.data.images import Image, through_jpeg
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_mask
 from cd_pipeline.synthesis.published_kinds import PUBLISHED_KINDS
 
 
-def render(photo: Image, plan: ChangePlan) -> PairArrays:
+def render(photo: Image, plan: ChangePlan) -> Sample:
     """Make the pair that a plan describes.
 
     Args:
@@ -27,12 +27,12 @@ def render(photo: Image, plan: ChangePlan) -> PairArrays:
             erased = fill_polygons(mask.shape, change.erased) > 0
             after[erased] = photo[erased]
     if plan.jpeg_quality is None:
-        return PairArrays(photo, after, mask)
+        return Sample.of_pair(photo, after, mask)
     quality = plan.jpeg_quality
-    return PairArrays(through_jpeg(photo, quality), through_jpeg(after, quality), mask)
+    return Sample.of_pair(through_jpeg(photo, quality), through_jpeg(after, quality), mask)
 
 
-def untruthful_pixels(pair: PairArrays) -> int:
+def untruthful_pixels(pair: Sample) -> int:
     """Count the pixels that differ between before and after although the mask is 0 there."""
     differs = (pair.before != pair.after).any(axis=2)
     return int(np.count_nonzero(differs & (pair.mask == 0)))

@@ -7,20 +7,20 @@ its own generator, seeded by the SHA-256 of seed, split, class and number.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from cd_pipeline.data.files import keep_only, write_bytes
 from cd_pipeline.data.images import encode_jpeg
 from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.synthesis.furniture import FURNITURE
 from cd_pipeline.synthesis.room_scene import Box, Scene, compose, draw
 from cd_pipeline.synthesis.room_textures import UInt8
+from cd_pipeline.synthesis.sample_pool import draw_all, require_workers
 
 __all__ = [
     "COUNTS", "FURNITURE", "RoomSpec", "SampleRooms", "compose_room", "draw_room", "draw_sample_rooms",
@@ -163,49 +163,15 @@ def yolo_lines(boxes: list[Box], width: int, height: int) -> str:
     return "".join(lines)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside its place and renames it."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
 def _draw_files(root: Path, spec: RoomSpec) -> list[int]:
     """Draws one photo with its label file; returns the kinds in the label."""
     photo, boxes = draw_room(spec)
     height, width, _ = photo.shape
     base = root / spec.split
     label = yolo_lines(boxes, width, height).encode("ascii")
-    _write(base / "labels" / spec.room_class / f"{spec.stem}.txt", label)
-    _write(base / "images" / spec.room_class / f"{spec.stem}.jpg", encode_jpeg(photo, _QUALITY))
+    write_bytes(base / "labels" / spec.room_class / f"{spec.stem}.txt", label)
+    write_bytes(base / "images" / spec.room_class / f"{spec.stem}.jpg", encode_jpeg(photo, _QUALITY))
     return [box.kind for box in boxes]
-
-
-def _single_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _workers(wanted: int | None) -> int:
-    """Chooses the number of processes; 1 where this process may not have children."""
-    if wanted is not None and wanted < 1:
-        raise ValueError(f"workers is {wanted}; it must be at least 1")
-    if multiprocessing.current_process().daemon:
-        return 1
-    if wanted is not None:
-        return wanted
-    cores = usable_cores()
-    return min(cores, 8)
-
-
-def _draw_all(root: Path, specs: list[RoomSpec], workers: int) -> Iterator[list[int]]:
-    """Yields the kinds of each photo, in order, as the files come to be."""
-    roots = [root] * len(specs)
-    if workers == 1:
-        yield from map(_draw_files, roots, specs)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
-        yield from pool.map(_draw_files, roots, specs, chunksize=2)
 
 
 def draw_sample_rooms(
@@ -213,13 +179,13 @@ def draw_sample_rooms(
     *,
     seed: int = 42,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> SampleRooms:
     """Draws the sample data set: 147 photos to `root/trainval` and 33 to `root/test`.
 
     Photos go to `images/<class>/<stem>.jpg` (about 640x480), labels to `labels/<class>/<stem>.txt` (YOLO,
     see `yolo_lines`; class numbers index `FURNITURE`). Each file appears whole under its name. A run over an
-    unfinished folder completes it; files of the same name are replaced.
+    unfinished folder completes it: files of the same name are replaced, and other files beside them deleted.
 
     Args:
         root: Folder to draw into; made if missing.
@@ -234,16 +200,16 @@ def draw_sample_rooms(
         OSError: A file cannot be written.
         ValueError: `workers` is below 1.
     """
-    count, specs = _workers(workers), room_specs(seed)
+    count, specs = min(usable_cores(), 8) if workers is None else workers, room_specs(seed)
+    require_workers(count)
     for split, classes in COUNTS.items():
         for room_class in classes:
-            for part in ("images", "labels"):
-                (root / split / part / room_class).mkdir(parents=True, exist_ok=True)
+            stems = [spec.stem for spec in specs if (spec.split, spec.room_class) == (split, room_class)]
+            for part, suffix in (("labels", ".txt"), ("images", ".jpg")):
+                keep_only(root / split / part / room_class, {stem + suffix for stem in stems})
     kinds = dict.fromkeys(FURNITURE, 0)
-    for done, found in enumerate(_draw_all(root, specs, count), start=1):
+    for found in draw_all(partial(_draw_files, root), specs, count, progress):
         for kind in found:
             kinds[FURNITURE[kind]] += 1
-        if progress is not None:
-            progress(done, len(specs))
     classes_drawn = {split: dict(classes) for split, classes in COUNTS.items()}
     return SampleRooms(len(specs), sum(kinds.values()), classes_drawn, kinds)

@@ -7,21 +7,18 @@ generator, seeded by seed, split and number.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cd_pipeline.data.files import keep_only, seed_of
 from cd_pipeline.data.images import write_png
-from cd_pipeline.data.split import SPLITS
 from cd_pipeline.data.two_date import PARTS
 from cd_pipeline.synthesis.room_textures import UInt8
+from cd_pipeline.synthesis.sample_pool import draw_all, require_counts, require_workers
 from cd_pipeline.synthesis.tile_canvas import lay_ground, paint_tile, roof_mask
 from cd_pipeline.synthesis.tile_look import draw_look
 from cd_pipeline.synthesis.tile_scene import MIN_TILE, TileScene, compose_scene, require_side
@@ -98,28 +95,15 @@ def draw_sample_tiles(
         OSError: a file cannot be written.
         ValueError: `workers`, `side` or a count is too small, or there is no such split.
     """
-    _check(counts, side, workers)
+    require_workers(workers)
+    require_side(side)
+    require_counts(counts)
     tiles = [(split, number) for split, count in counts.items() for number in range(count)]
     for split, count in counts.items():
         for part in PARTS:
             keep_only(folder / split / part, {_name(split, number) for number in range(count)})
-    buildings = 0
-    for done, found in enumerate(
-        _draw_all(partial(_draw_files, folder, side, seed), tiles, workers), start=1
-    ):
-        buildings += found
-        progress(done, len(tiles))
-    return SampleTiles(len(tiles), buildings)
-
-
-def _check(counts: Mapping[str, int], side: int, workers: int) -> None:
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
-    require_side(side)
-    if unknown := set(counts) - set(SPLITS):
-        raise ValueError(f"no such split: {', '.join(sorted(unknown))}; there are {', '.join(SPLITS)}")
-    if min(counts.values(), default=0) < 0:
-        raise ValueError(f"counts are {dict(counts)}; none may be negative")
+    buildings = draw_all(partial(_draw_files, folder, side, seed), tiles, workers, progress)
+    return SampleTiles(len(tiles), sum(buildings))
 
 
 def _name(split: str, number: int) -> str:
@@ -133,19 +117,3 @@ def _draw_files(folder: Path, side: int, seed: int, tile: tuple[str, int]) -> in
     for part, picture in zip(PARTS, pictures, strict=True):
         write_png(folder / split / part / _name(split, number), picture)
     return sum(building.changed for building in scene.buildings)
-
-
-def _single_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _draw_all(
-    draw: Callable[[tuple[str, int]], int], tiles: list[tuple[str, int]], workers: int
-) -> Iterator[int]:
-    """Yield the buildings of each tile, in order, as the files come to be."""
-    if workers == 1 or multiprocessing.current_process().daemon:  # which may not have children
-        yield from map(draw, tiles)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
-        yield from pool.map(draw, tiles)

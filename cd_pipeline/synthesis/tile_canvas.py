@@ -11,16 +11,22 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from cd_pipeline.synthesis.room_textures import Colour, Float, UInt8, cloud
+from cd_pipeline.synthesis.room_textures import Colour, Float, UInt8
+from cd_pipeline.synthesis.sample_canvas import (
+    OVERSAMPLE,
+    SHIFT,
+    averaged,
+    disc,
+    fill,
+    fixed,
+    sensor_noise,
+    smooth_noise,
+)
 from cd_pipeline.synthesis.tile_building import Building, Point, Points
 from cd_pipeline.synthesis.tile_look import Look
 from cd_pipeline.synthesis.tile_scene import TileScene
 
-OVERSAMPLE = 2
-
-_SHIFT = 4  # bits of a fraction of a pixel in OpenCV's drawing calls
 _HAZE: Colour = (196, 204, 216)
 _MOTTLE = {"lawn": 0.14, "meadow": 0.22, "crop": 0.1, "soil": 0.16, "dry": 0.2}
 _GRAIN = {"lawn": 0.11, "meadow": 0.17, "crop": 0.1, "soil": 0.11, "dry": 0.13}
@@ -45,7 +51,7 @@ def lay_ground(scene: TileScene) -> Ground:
     rng = np.random.default_rng(scene.seed)
     surface, u = _field_map(scene, rng)
     for strip in scene.strips:
-        _fill(surface, strip.corners, (strip.surface, 0, 0))
+        fill(surface, strip.corners, (strip.surface, 0, 0))
     size = len(surface)
     smooth = 1.0 * _noise(rng, size, 96) + 0.6 * _noise(rng, size, 32) + 0.4 * _noise(rng, size, 12)
     ramp = np.abs(u / 5 - np.floor(u / 5) - np.float32(0.5)) * 4 - 1
@@ -87,36 +93,13 @@ def roof_mask(scene: TileScene, buildings: list[Building]) -> UInt8:
     mask = np.zeros((scene.side * OVERSAMPLE,) * 2, np.uint8)
     for building in buildings:
         for part in building.parts():
-            _fill(mask, part, (255, 255, 255))
-    return np.where(_reduced(mask) >= 128, np.uint8(255), np.uint8(0))
-
-
-def _fixed(points: Points) -> npt.NDArray[np.int32]:
-    """Return px of the tile as fixed-point px of the canvas."""
-    scaled = (points * OVERSAMPLE - 0.5) * (1 << _SHIFT)
-    return np.round(scaled).astype(np.int32)
-
-
-def _fill(canvas: UInt8, corners: Points, colour: Colour) -> None:
-    cv2.fillPoly(canvas, [_fixed(corners)], colour, shift=_SHIFT)
-
-
-def _disc(canvas: UInt8, centre: Points, radius: float, colour: Colour) -> None:
-    x, y = _fixed(centre).tolist()
-    cv2.circle(canvas, (x, y), round(radius * OVERSAMPLE * (1 << _SHIFT)), colour, -1, shift=_SHIFT)
-
-
-def _reduced(image: UInt8) -> UInt8:
-    """Average blocks of 2x2."""
-    wide = image.astype(np.uint16)
-    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return np.asarray((total + 2) // 4, np.uint8)
+            fill(mask, part, (255, 255, 255))
+    return np.where(averaged(mask) >= 128, np.uint8(255), np.uint8(0))
 
 
 def _noise(rng: np.random.Generator, size: int, step: int) -> Float:
     """Return smooth noise in [-1, 1] with bumps of `step` px, (size, size) float32."""
-    cells = -(-size // step) + 1
-    return cloud(rng, (cells * step, cells * step), (cells, cells))[:size, :size]
+    return smooth_noise(rng, (size, size), (step, step))
 
 
 def _scaled(colour: Colour, factor: float) -> Colour:
@@ -156,7 +139,7 @@ def _paint_roads(canvas: UInt8, scene: TileScene) -> None:
     """Paint a broken line in the middle of the first road."""
     road = scene.roads[0]
     for start in range(-scene.side, scene.side, 16):
-        _fill(canvas, scene.frame.box(start, road.v, 7, 0.8), (190, 188, 178))
+        fill(canvas, scene.frame.box(start, road.v, 7, 0.8), (190, 188, 178))
 
 
 def _paint_car(canvas: UInt8, centre: Point, angle: float, paint: Colour) -> None:
@@ -166,7 +149,7 @@ def _paint_car(canvas: UInt8, centre: Point, angle: float, paint: Colour) -> Non
     )
     for length, width, colour in ((8.6, 3.8, paint), (4.6, 3.2, _scaled(paint, 0.55)), (3.0, 3.0, paint)):
         a, b = along * length / 2, across * width / 2
-        _fill(canvas, np.array(centre) + np.array([-a - b, a - b, a + b, b - a]), colour)
+        fill(canvas, np.array(centre) + np.array([-a - b, a - b, a + b, b - a]), colour)
 
 
 def _cast_shadows(canvas: UInt8, scene: TileScene, look: Look, standing: list[Building]) -> None:
@@ -176,14 +159,14 @@ def _cast_shadows(canvas: UInt8, scene: TileScene, look: Look, standing: list[Bu
     for building in standing:
         for part in building.parts():
             both = np.concatenate([part, part + along * building.height]).astype(np.float32)
-            _fill(mask, cv2.convexHull(both)[:, 0].astype(np.float64), (255, 255, 255))
+            fill(mask, cv2.convexHull(both)[:, 0].astype(np.float64), (255, 255, 255))
     for number in look.trees:
         tree = scene.trees[number]
         end = np.array(tree.centre) + along * tree.radius * 0.9
         if look.bare and not tree.evergreen:
             _twigs(mask, end, tree.radius, tree.seed, (255, 255, 255))
         else:
-            _disc(mask, end, tree.radius * 0.95, (255, 255, 255))
+            disc(mask, end, tree.radius * 0.95, (255, 255, 255))
     canvas[mask > 0] = (canvas[mask > 0] * np.array(look.shade, np.float32)).astype(np.uint8)
 
 
@@ -193,24 +176,24 @@ def _paint_roof(canvas: UInt8, building: Building, look: Look) -> None:
     for corners, fall in building.facets():
         towards = -(fall[0] * look.shadow[0] + fall[1] * look.shadow[1]) / length
         colour = _scaled(building.colour, (0.92 if any(fall) else 1.0) + 0.24 * towards)
-        _fill(canvas, corners, colour)
-        outline = _fixed(corners)
+        fill(canvas, corners, colour)
+        outline = fixed(corners)
         edge = _scaled(colour, 0.82 if any(fall) else 1.22)
-        cv2.polylines(canvas, [outline], True, edge, 1, shift=_SHIFT)
+        cv2.polylines(canvas, [outline], True, edge, 1, shift=SHIFT)
     offset = np.array(look.shadow) / length
     for x, y, side in building.details:
         square = np.array([(x, y), (x + side, y), (x + side, y + side), (x, y + side)])
         spot = building.to_tile(square)
-        _fill(canvas, spot + offset * 1.5, _scaled(building.colour, 0.55))
-        _fill(canvas, spot, _scaled(building.colour, 1.2))
+        fill(canvas, spot + offset * 1.5, _scaled(building.colour, 0.55))
+        fill(canvas, spot, _scaled(building.colour, 1.2))
 
 
 def _twigs(canvas: UInt8, centre: Points, radius: float, seed: int, colour: Colour) -> None:
     rng = np.random.default_rng(seed)
     for turn, reach in rng.random((13, 2)).tolist():
         tip = np.array([math.cos(turn * 2 * math.pi), math.sin(turn * 2 * math.pi)])
-        ends = _fixed(np.stack([centre, centre + tip * radius * (0.5 + 0.5 * reach)])).tolist()
-        cv2.line(canvas, ends[0], ends[1], colour, 1, shift=_SHIFT)
+        ends = fixed(np.stack([centre, centre + tip * radius * (0.5 + 0.5 * reach)])).tolist()
+        cv2.line(canvas, ends[0], ends[1], colour, 1, shift=SHIFT)
 
 
 def _paint_tree(canvas: UInt8, scene: TileScene, look: Look, number: int) -> None:
@@ -221,13 +204,13 @@ def _paint_tree(canvas: UInt8, scene: TileScene, look: Look, number: int) -> Non
     if look.bare and not tree.evergreen:
         _twigs(canvas, centre, tree.radius, tree.seed, (red, green, blue))
         return
-    _disc(canvas, centre, tree.radius * 0.85, _scaled((red, green, blue), 0.6))
+    disc(canvas, centre, tree.radius * 0.85, _scaled((red, green, blue), 0.6))
     sun = -np.array(look.shadow) / math.hypot(*look.shadow)
     rng = np.random.default_rng(tree.seed)
     for turn, reach, size, tone in rng.random((14, 4)).tolist():
         away = np.array([math.cos(turn * 2 * math.pi), math.sin(turn * 2 * math.pi)]) * reach * 0.7
         light = 0.78 + 0.3 * float(away @ sun) + 0.35 * tone
-        _disc(
+        disc(
             canvas,
             centre + away * tree.radius,
             tree.radius * (0.2 + 0.25 * size),
@@ -240,13 +223,11 @@ def _photograph(canvas: UInt8, look: Look) -> UInt8:
     size = len(canvas)
     rows = np.clip(np.arange(size) + look.shift[1], 0, size - 1)
     columns = np.clip(np.arange(size) + look.shift[0], 0, size - 1)
-    small = _reduced(canvas[rows][:, columns])
+    small = averaged(canvas[rows][:, columns])
     rng = np.random.default_rng(look.seed + 1)
     side = size // OVERSAMPLE
     veil = np.float32(look.haze) * (1 + np.float32(0.5) * _noise(rng, side, 160)[..., None])
     light = small * look.gain
     light += (np.array(_HAZE, np.float32) - light) * veil
-    # The sum of four uniform numbers is close to a Gaussian, and the same on every machine.
-    grain = rng.random((4, side, side, 3), np.float32).sum(axis=0) - 2
-    light += grain * np.float32(look.noise * math.sqrt(3))
+    light += sensor_noise(rng, side, side) * np.float32(look.noise * math.sqrt(3))
     return np.clip(np.round(light), 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """The checkpoint file: weights with all that says what they are. It loads with `weights_only=True`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from cd_pipeline.data.files import atomic_path, digest
+from cd_pipeline.data.settings import InputSettings
+from cd_pipeline.data.task import Task
 from cd_pipeline.models.build import build_model
-from cd_pipeline.models.change_network import ChangeNetwork
+from cd_pipeline.models.network import Network
 from cd_pipeline.models.settings import ModelSettings
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -24,8 +26,9 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """Weights, and plain values.
 
-    `data_version` is the hash of the pair manifest it was trained on, `pretrained` whether the encoder
-    started from ImageNet weights, `versions` those of the packages, `best_epoch` the one the weights are of.
+    `task` is what the network is given and answers, `data_version` the hash of the manifest it was trained on,
+    `pretrained` whether the encoder started from ImageNet weights, `versions` those of the packages,
+    `best_epoch` the one the weights are of.
     """
 
     weights: dict[str, Tensor]
@@ -35,19 +38,22 @@ class Checkpoint:
     pretrained: bool
     data_version: str
     best_epoch: int
+    task: dict[str, int] = field(default_factory=lambda: Task().plain())
 
     @property
     def version(self) -> str:
         """Content hash of the weights."""
         return weights_digest(self.weights)
 
-    def model(self) -> ChangeNetwork:
+    def model(self) -> Network:
         """Build the network with these weights, in evaluation mode on the CPU.
 
         Raises:
             CheckpointError: the weights are of another version of the network.
         """
-        model = build_model(ModelSettings(**self.recipe["model"]))
+        model = build_model(
+            ModelSettings(**self.recipe["model"]), Task(**self.task), InputSettings(**self.recipe["input"])
+        )
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -78,6 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "pretrained": checkpoint.pretrained,
         "data_version": checkpoint.data_version,
         "best_epoch": checkpoint.best_epoch,
+        "task": checkpoint.task,
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -98,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a readable checkpoint ({str(error)[:120]}); {remedy}") from None
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}; {remedy}")
-    expected = {field.name for field in fields(Checkpoint)}
+    expected = {part.name for part in fields(Checkpoint)}
     if set(content) != expected:
         wrong = sorted(set(content) ^ expected)
         raise CheckpointError(f"{path}: not a checkpoint of this version (fields {wrong}); {remedy}")

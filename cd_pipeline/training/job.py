@@ -20,27 +20,30 @@ import torch
 from pydantic import BaseModel
 
 from cd_pipeline.data.files import atomic_path, write_text
-from cd_pipeline.data.pairs import Roots
-from cd_pipeline.data.settings import AugmentationSettings
+from cd_pipeline.data.samples import Roots
+from cd_pipeline.data.settings import AugmentationSettings, InputSettings
+from cd_pipeline.data.task import Task
 from cd_pipeline.models.build import start_model
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.synthesis.settings import SynthesisSettings
 from cd_pipeline.training.distributed import has_batch_norm, process_group
 from cd_pipeline.training.loop import EpochRecord, TrainingResult, train
-from cd_pipeline.training.pair_sets import training_sets
+from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
 from cd_pipeline.training.settings import TrainingSettings
 
 OnEpoch = Callable[[EpochRecord], None]
 
 
 class TrainingJob(BaseModel):
-    """What is trained, on what, how and where."""
+    """What is trained, on what (`data_set`: on those samples alone), how and where."""
 
     manifest: Path
     source: Path
     workspace: Path
-    size: int
+    data_set: str | None = None
+    input: InputSettings
+    task: Task
     synthesis: SynthesisSettings
     augmentation: AugmentationSettings | None
     model: ModelSettings
@@ -50,12 +53,12 @@ class TrainingJob(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How training went, whether its encoder was pretrained, and how many pairs it had."""
+    """How training went, whether its encoder was pretrained, and how many samples it had."""
 
     training: TrainingResult
     pretrained: bool
-    train_pairs: int
-    val_pairs: int
+    train_samples: int
+    val_samples: int
 
 
 def run_job(
@@ -86,17 +89,31 @@ def _train(
     job: TrainingJob, runtime: Runtime, logger: logging.Logger, on_epoch: OnEpoch, show_progress: bool
 ) -> JobResult:
     train_set, val_set = training_sets(
-        job.manifest, Roots(job.source, job.workspace), job.size, job.synthesis, job.augmentation
+        job.manifest,
+        Roots(job.source, job.workspace),
+        job.input.size,
+        job.synthesis,
+        job.augmentation,
+        pictures=job.task.pictures,
+        data_set=job.data_set,
     )
     # the others are given the weights of the first
     settings = job.model if runtime.rank == 0 else job.model.model_copy(update={"pretrained": False})
-    model, pretrained = start_model(settings, seed=job.training.seed, logger=logger)
+    model, pretrained = start_model(settings, job.task, job.input, seed=job.training.seed, logger=logger)
     if runtime.processes > 1 and runtime.device_type == "cpu" and has_batch_norm(model):
         logger.info("batch norm on CPUs: each process has its own statistics; group norm does without")
+    weighted = job.training.class_weights == "inverse"
     result = train(
-        model, train_set, val_set, job.training, runtime, on_epoch=on_epoch, show_progress=show_progress
+        model,
+        train_set,
+        val_set,
+        job.training,
+        runtime,
+        class_weights=inverse_class_weights(train_set.examples) if weighted else None,
+        on_epoch=on_epoch,
+        show_progress=show_progress,
     )
-    return JobResult(result, pretrained, len(train_set.pairs), len(val_set.pairs))
+    return JobResult(result, pretrained, len(train_set.examples), len(val_set.examples))
 
 
 def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -> JobResult:
@@ -156,8 +173,8 @@ def _read_result(path: Path) -> JobResult:
             stop_reason=training["stop_reason"],
         ),
         content["pretrained"],
-        content["train_pairs"],
-        content["val_pairs"],
+        content["train_samples"],
+        content["val_samples"],
     )
 
 

@@ -4,36 +4,34 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1, mean_image_iou
-from cd_pipeline.evaluation.predict import Batch, BatchLoader, iterate_logits
-from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
+from cd_pipeline.data.datasets import ItemDataset
+from cd_pipeline.evaluation.predict import Batch, BatchLoader
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.distributed import alone, from_the_first, joined, summed_up
 from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight
-from cd_pipeline.training.schedule import epoch_rates
+from cd_pipeline.training.optimizers import build_optimizer
+from cd_pipeline.training.schedule import RateSchedule
+from cd_pipeline.training.segmentation_losses import SegmentationLoss, build_segmentation_loss
 from cd_pipeline.training.settings import TrainingSettings
+from cd_pipeline.training.validation import TrainingPixels, validate
 
-JUDGED_BY = {"f1": "F1", "mean_image_iou": "mean IoU"}
-HALF = 0.5
-"""Threshold of the published mean IoU."""
+JUDGED_BY = {"f1": "F1", "iou": "IoU", "mean_image_iou": "mean IoU of the images"}
 Weights = dict[str, Tensor]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch.
-
-    F1, IoU and threshold are of the pooled val pixels at the epoch's own best threshold; the mean IoU of the
-    val images is at 0.5.
-    """
+    """One epoch: loss and scores of train, as it went, and of val, as in `Validation`."""
 
     epoch: int
     learning_rate: float
@@ -42,7 +40,10 @@ class EpochRecord:
     val_f1: float
     val_iou: float
     val_mean_image_iou: float
-    threshold: float
+    val_pixel_accuracy: float
+    train_iou: float
+    train_pixel_accuracy: float
+    threshold: float | None
     train_seconds: float
     val_seconds: float
     images_per_second: float
@@ -104,11 +105,12 @@ class Progress:
 
 def train(
     model: nn.Module,
-    train_pairs: Dataset[Tensor],
-    val_pairs: Dataset[Tensor],
+    train_set: ItemDataset,
+    val_set: ItemDataset,
     settings: TrainingSettings,
     runtime: Runtime,
     *,
+    class_weights: Sequence[float] | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     show_progress: bool = False,
 ) -> TrainingResult:
@@ -118,11 +120,13 @@ def train(
     part of every batch, gradients are averaged, and the first one validates.
 
     Args:
-        model: maps (before, after) to logits; it is changed in place.
-        train_pairs: items of `PairDataset`'s form, asked for by (epoch, index).
-        val_pairs: frozen pairs; they choose epoch and threshold.
+        model: maps the pictures of a sample to logits, in training to those of several heads where it has them;
+            it is changed in place.
+        train_set: what is learnt.
+        val_set: frozen; it chooses epoch and threshold.
         settings: all constants.
         runtime: device, precision and threads.
+        class_weights: of the loss of several classes; None: all equal.
         on_epoch: called after each epoch.
         show_progress: draw a bar for train and valid.
 
@@ -132,28 +136,24 @@ def train(
     runtime.prepare()
     torch.manual_seed(settings.seed)  # the weights were drawn before; this is for layers that draw
     model = joined(runtime.place(model), runtime)
-    loader = BatchLoader(train_pairs, runtime, settings.batch_size, shuffle_seed=settings.seed, shared=True)
-    loss = build_loss(loader, settings).to(runtime.device)
+    loader = BatchLoader(train_set, runtime, settings.batch_size, shuffle_seed=settings.seed, shared=True)
+    loss = build_loss(loader, settings, class_weights).to(runtime.device)
     optimizer = build_optimizer(model, settings)
     scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
     # one fused update of all float tensors, batch statistics included
     average = ModelEmaV3(alone(model), decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True)
     steps = len(loader)
+    schedule = RateSchedule(settings, steps)
     progress = Progress(settings.min_improvement, settings.patience, best_by=settings.best_by)
     for epoch in range(settings.epochs):
-        rates = epoch_rates(epoch, steps, settings)
+        rates = schedule.epoch(epoch)
         started = time.perf_counter()
-        bar = _bar(
-            loader.epoch(epoch),
-            train_pairs,
-            settings,
-            f"epoch {epoch + 1}/{settings.epochs} train",
-            show_progress,
-        )
+        name = f"epoch {epoch + 1}/{settings.epochs} train"
+        pixels = TrainingPixels(train_set.task, runtime)
         train_loss = train_epoch(
             model,
             average,
-            bar,
+            _bar(loader.epoch(epoch), len(loader), name, show_progress),
             rates,
             loader.weights,
             loss,
@@ -161,25 +161,33 @@ def train(
             scaler,
             settings.clip_norm,
             runtime,
+            pixels,
             first_step=epoch * steps,
         )
+        train_iou, train_accuracy = pixels.iou_and_accuracy(runtime)
         trained = time.perf_counter()
+        val_steps = math.ceil(len(val_set) / settings.batch_size)
+        shown = partial(_bar, steps=val_steps, name="valid", show=show_progress)
         scores = from_the_first(
             runtime,
-            lambda: validate(average.module, val_pairs, loss, settings, runtime, show_progress=show_progress),
+            lambda shown=shown: validate(average.module, val_set, loss, settings, runtime, progress=shown),  # type: ignore[misc]
         )
+        schedule.judged(scores.loss)
         record = EpochRecord(
             epoch=epoch + 1,
             learning_rate=rates[-1],
             train_loss=train_loss,
             val_loss=scores.loss,
-            val_f1=scores.confusion.f1,
-            val_iou=scores.confusion.iou,
+            val_f1=scores.f1,
+            val_iou=scores.iou,
             val_mean_image_iou=scores.mean_image_iou,
+            val_pixel_accuracy=scores.pixel_accuracy,
+            train_iou=train_iou,
+            train_pixel_accuracy=train_accuracy,
             threshold=scores.threshold,
             train_seconds=trained - started,
             val_seconds=time.perf_counter() - trained,
-            images_per_second=_length(train_pairs) / (trained - started),
+            images_per_second=len(train_set) / (trained - started),
         )
         waits = settings.wait_for_floor and settings.best_by == "f1"
         progress.floor_f1 = scores.floor_f1 if waits else -1.0
@@ -202,27 +210,32 @@ def train_epoch(
     batches: Iterable[Batch],
     rates: Sequence[float],
     weights: Sequence[float],
-    loss: ChangeLoss,
+    loss: ChangeLoss | SegmentationLoss,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     clip_norm: float | None,
     runtime: Runtime,
+    pixels: TrainingPixels,
     *,
     first_step: int = 0,
 ) -> float:
     """Run one epoch of steps, each at its own learning rate; `weights` are those of `BatchLoader`.
 
-    Returns the mean loss over pairs, of all processes; the device is asked for it once.
+    Of a network with several heads the loss is the mean over them, and the last one is scored. Returns the mean
+    loss over samples, of all processes; the device is asked for it once.
     """
     model.train()
-    total = torch.zeros(2, device=runtime.device)  # loss and pairs; on the device: no wait in the loop
+    total = torch.zeros(2, device=runtime.device)  # loss and samples; on the device: no wait in the loop
     steps = zip(batches, rates, weights, strict=True)
     for step, (batch, rate, weight) in enumerate(steps, start=first_step + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate
         with runtime.autocast():
-            logits = model(batch.before, batch.after)
-        value = loss(logits, batch.truth, batch.valid, _counted(batch, weight, runtime))
+            answer = model(*batch.pictures)
+        heads = answer if isinstance(answer, list) else [answer]
+        counted = _counted(batch, weight, runtime)
+        losses = [loss(logits, batch.truth, batch.valid, counted) for logits in heads]
+        value = torch.stack(losses).mean() if len(losses) > 1 else losses[0]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value * weight).backward()
         if clip_norm is not None:
@@ -232,9 +245,9 @@ def train_epoch(
         scaler.update()
         # without a step the decay is the settings' from the first update on, as published
         average.update(alone(model), step=step if average.use_warmup else None)
-        pairs = len(logits) if weight else 0
-        total[0] += value.detach() * pairs
-        total[1] += pairs
+        if weight:
+            total += torch.stack([value.detach(), torch.ones_like(value)]) * len(batch.valid)
+            pixels.add(heads[-1].detach(), batch)
     summed, count = summed_up(total, runtime).tolist()
     return float(summed / count)
 
@@ -249,96 +262,52 @@ def _counted(batch: Batch, weight: float, runtime: Runtime) -> Tensor | None:
     return summed[0] / summed[1] * pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """Loss, scores at the best threshold of the sweep, and the mean IoU of the images at 0.5."""
+def build_loss(
+    loader: BatchLoader, settings: TrainingSettings, class_weights: Sequence[float] | None = None
+) -> ChangeLoss | SegmentationLoss:
+    """Return the loss.
 
-    loss: float
-    threshold: float
-    confusion: Confusion
-    mean_image_iou: float
+    The weight of positive pixels, in the losses of a binary mask that have one, is estimated on the first batches
+    of epoch 0.
 
-    @property
-    def floor_f1(self) -> float:
-        """F1 of marking every pixel as changed."""
-        return everything_changed_f1(self.confusion.tp + self.confusion.fn, self.confusion.pixels)
-
-
-def validate(
-    model: nn.Module,
-    pairs: Dataset[Tensor],
-    loss: ChangeLoss,
-    settings: TrainingSettings,
-    runtime: Runtime,
-    *,
-    show_progress: bool = False,
-) -> Validation:
-    """Score a network on frozen pairs, at the threshold that is best on them.
-
-    A network that gives NaN or infinity scores NaN.
+    Raises:
+        ValueError: the loss is not for so many classes.
     """
-    sweep = ThresholdSweep(linear_thresholds(settings.sweep.low, settings.sweep.high, settings.sweep.steps))
-    total = torch.zeros((), device=runtime.device)
-    count = 0
-    images: list[Confusion] = []
-    batches = iterate_logits(model, pairs, runtime, settings.batch_size)
-    for logits, batch in _bar(batches, pairs, settings, "valid", show_progress):
-        if not torch.isfinite(logits).all():
-            return Validation(math.nan, math.nan, Confusion(), math.nan)
-        total += loss(logits, batch.truth, batch.valid) * len(logits)
-        count += len(logits)
-        probability = logits.sigmoid().cpu().numpy()
-        truth, valid = batch.truth.bool().cpu().numpy(), batch.valid.bool().cpu().numpy()
-        sweep.update(probability, truth, valid)
-        images += map(Confusion.of, probability > HALF, truth, valid)
-    threshold, index = sweep.best()
-    return Validation(
-        loss=float(total) / count,
-        threshold=threshold,
-        confusion=sweep.confusions().at(index),
-        mean_image_iou=mean_image_iou(images),
+    if settings.loss == "change":
+        if loader.task.multi_class:
+            raise ValueError(
+                f"training.loss is change, for a binary mask; of {loader.task.classes} classes take ce, ce_dice, "
+                "dice, focal, focal_dice, tversky or focal_tversky"
+            )
+        return ChangeLoss(
+            pos_weight=_pos_weight(loader, settings),
+            bce_weight=settings.bce_weight,
+            tversky_weight=settings.tversky_weight,
+            dice_weight=settings.dice_weight,
+            false_positive=settings.tversky_false_positive,
+            false_negative=settings.tversky_false_negative,
+        )
+    return build_segmentation_loss(
+        settings.loss,
+        classes=loader.task.classes,
+        class_weights=class_weights,
+        pos_weight=_pos_weight(loader, settings) if settings.loss.startswith("bce") else 1.0,
+        **settings.loss_options(),
     )
 
 
-def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return AdamW with the settings' constants, in its fused form."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        eps=settings.adam_eps,
-        fused=True,
-    )
+def _pos_weight(loader: BatchLoader, settings: TrainingSettings) -> float:
+    if settings.max_pos_weight <= 1 or loader.task.multi_class:
+        return 1.0
+    counts = torch.zeros(2, dtype=torch.int64, device=loader.runtime.device)  # positive and counted pixels
+    batches = zip(loader.epoch(), loader.weights, strict=False)
+    for batch, weight in islice(batches, settings.pos_weight_batches):
+        if weight:
+            counts[0] += (batch.truth * batch.valid).sum().long()
+            counts[1] += batch.valid.sum().long()
+    positive, total = summed_up(counts, loader.runtime).tolist()
+    return balanced_pos_weight(positive, total, settings.max_pos_weight)
 
 
-def build_loss(loader: BatchLoader, settings: TrainingSettings) -> ChangeLoss:
-    """Return the loss; its positive weight is estimated on the first batches of epoch 0, where it is used."""
-    pos_weight = 1.0
-    if settings.max_pos_weight > 1:
-        counts = torch.zeros(2, dtype=torch.int64, device=loader.runtime.device)  # changed and counted pixels
-        batches = zip(loader.epoch(), loader.weights, strict=False)
-        for batch, weight in islice(batches, settings.pos_weight_batches):
-            if weight:
-                counts[0] += (batch.truth * batch.valid).sum().long()
-                counts[1] += batch.valid.sum().long()
-        positive, total = summed_up(counts, loader.runtime).tolist()
-        pos_weight = balanced_pos_weight(positive, total, settings.max_pos_weight)
-    return ChangeLoss(
-        pos_weight=pos_weight,
-        bce_weight=settings.bce_weight,
-        tversky_weight=settings.tversky_weight,
-        dice_weight=settings.dice_weight,
-        false_positive=settings.tversky_false_positive,
-        false_negative=settings.tversky_false_negative,
-    )
-
-
-def _length(dataset: Dataset[Tensor]) -> int:
-    return len(dataset)  # type: ignore[arg-type]
-
-
-def _bar(
-    batches: Iterable[object], pairs: Dataset[Tensor], settings: TrainingSettings, name: str, show: bool
-) -> Iterable:  # type: ignore[type-arg]
-    steps = math.ceil(_length(pairs) / settings.batch_size)
+def _bar(batches: Iterable[Item], steps: int, name: str, show: bool) -> Iterable[Item]:
     return tqdm(batches, total=steps, desc=name, leave=False, disable=not show)

@@ -2,6 +2,9 @@
 
 import math
 
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
 from cd_pipeline.training.settings import TrainingSettings
 
 
@@ -21,25 +24,58 @@ def warmup_cosine(position: int, *, total: int, warmup: int, peak: float, low: f
     return low + (peak - low) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def epoch_rates(epoch: int, steps: int, settings: TrainingSettings) -> list[float]:
-    """Return the learning rate of each step of an epoch.
+class RateSchedule:
+    """The learning rate of each step, epoch by epoch.
 
-    Args:
-        epoch: from 0.
-        steps: of one epoch.
-        settings: by `schedule` the rate changes with each epoch (published), with each step or never.
+    Every schedule but `plateau` is a function of the epoch alone.
+
+    >>> settings = TrainingSettings(schedule="steps", learning_rate=1.0, step_epochs=2, step_gamma=0.5)
+    >>> schedule = RateSchedule(settings, steps=3)
+    >>> schedule.epoch(1), schedule.epoch(2)
+    ([1.0, 1.0, 1.0], [0.5, 0.5, 0.5])
     """
-    if settings.schedule == "constant":
-        return [settings.learning_rate] * steps
-    unit = 1 if settings.schedule == "epoch" else steps
-    positions = [epoch] * steps if unit == 1 else range(epoch * steps, (epoch + 1) * steps)
-    return [
-        warmup_cosine(
-            position,
-            total=settings.epochs * unit,
-            warmup=settings.warmup_epochs * unit,
-            peak=settings.learning_rate,
-            low=settings.min_learning_rate,
+
+    def __init__(self, settings: TrainingSettings, steps: int) -> None:
+        self._settings = settings
+        self._steps = steps
+        # torch's plateau changes an optimiser; this stand-in holds the rate that training reads
+        self._rate_holder = torch.optim.SGD([torch.zeros(1)], lr=settings.learning_rate)
+        self._plateau = ReduceLROnPlateau(
+            self._rate_holder,
+            factor=settings.plateau_factor,
+            patience=settings.plateau_patience,
+            min_lr=settings.min_learning_rate,
         )
-        for position in positions
-    ]
+
+    def epoch(self, epoch: int) -> list[float]:
+        """Return the rate of each step of an epoch, which counts from 0; of a plateau: as judged so far."""
+        match self._settings.schedule:
+            case "constant":
+                return [self._settings.learning_rate] * self._steps
+            case "plateau":
+                return [float(self._rate_holder.param_groups[0]["lr"])] * self._steps
+            case "steps":
+                return [self._after_steps(epoch)] * self._steps
+            case "epoch":
+                return [self._cosine(epoch, unit=1)] * self._steps
+            case "step":
+                first = epoch * self._steps
+                return [self._cosine(step, unit=self._steps) for step in range(first, first + self._steps)]
+
+    def judged(self, val_loss: float) -> None:
+        """Take note of an epoch's val loss; a plateau lowers the rate after too many without a lower one."""
+        self._plateau.step(val_loss)
+
+    def _after_steps(self, epoch: int) -> float:
+        settings = self._settings
+        rate = settings.learning_rate * settings.step_gamma ** (epoch // settings.step_epochs)
+        return max(settings.min_learning_rate, rate)
+
+    def _cosine(self, position: int, *, unit: int) -> float:
+        return warmup_cosine(
+            position,
+            total=self._settings.epochs * unit,
+            warmup=self._settings.warmup_epochs * unit,
+            peak=self._settings.learning_rate,
+            low=self._settings.min_learning_rate,
+        )

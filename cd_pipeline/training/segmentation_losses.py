@@ -16,7 +16,6 @@ predicted, and a gradient that pulls it down where it is. A batch in which nothi
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +23,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from cd_pipeline.training.losses import dice_loss, tversky_loss
+from cd_pipeline.training.settings import LossName
 
-LossName = Literal[
-    "bce",
-    "ce",
-    "dice",
-    "focal",
-    "focal_dice",
-    "tversky",
-    "focal_tversky",
-    "bce_dice",
-    "ce_dice",
-    "bce_tversky",
-]
 ClassWeights = Sequence[float] | None
 """One weight of 0 or more for each class, of any scale: every loss divides by their sum. None: all equal."""
 Term = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -270,13 +258,20 @@ def focal_tversky_loss(
 class SegmentationLoss(nn.Module):
     """The sum of weight * term over (weight, term) pairs, for logits of a fixed number of classes."""
 
-    def __init__(self, terms: Sequence[tuple[float, Term]], *, classes: int) -> None:
+    def __init__(self, terms: Sequence[tuple[float, Term]], *, classes: int, pos_weight: float = 1.0) -> None:
         super().__init__()
+        self.pos_weight = pos_weight
         self.terms = tuple(terms)
         self.classes = classes
 
-    def forward(self, logits: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Map logits NxCxHxW, truth and valid Nx1xHxW to a scalar; see the head of this file."""
+    def forward(
+        self, logits: Tensor, truth: Tensor, valid: Tensor | None = None, counted: Tensor | None = None
+    ) -> Tensor:
+        """Map logits NxCxHxW, truth and valid Nx1xHxW to a scalar; see the head of this file.
+
+        `counted`, as `ChangeLoss` takes it, changes nothing: of a batch that processes share, each takes the
+        mean over its own pixels.
+        """
         if logits.ndim != 4 or logits.shape[1] != self.classes:
             raise ValueError(f"logits {tuple(logits.shape)} are not Nx{self.classes}xHxW")
         total = logits.new_zeros((), dtype=_precise(logits))
@@ -366,7 +361,7 @@ def build_segmentation_loss(
     }
     if name not in terms:
         raise ValueError(f"no loss {name!r}; there are {', '.join(terms)}")
-    return SegmentationLoss(terms[name], classes=classes)
+    return SegmentationLoss(terms[name], classes=classes, pos_weight=pos_weight)
 
 
 def _tversky(

@@ -4,6 +4,34 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+LossName = Literal[
+    "bce",
+    "ce",
+    "dice",
+    "focal",
+    "focal_dice",
+    "tversky",
+    "focal_tversky",
+    "bce_dice",
+    "ce_dice",
+    "bce_tversky",
+]
+"""The losses of cd_pipeline.training.segmentation_losses; its table has their formulas."""
+OF_ONE_CLASS = ("change", "bce", "bce_dice", "bce_tversky")
+"""Losses that are never of several classes."""
+OF_SEVERAL_CLASSES = ("ce", "ce_dice")
+"""Losses that are never of one class."""
+
+PLAIN: dict[str, Any] = {
+    "adam_eps": 1e-8,
+    "ema_decay": 0.0,
+    "max_pos_weight": 1.0,
+    "patience": None,
+    "min_improvement": 0.0,
+}
+"""torch's own eps, no averaged weights, no weight on positives, no early stop."""
+WHOLE_SWEEP = {"low": 0.02, "high": 0.98, "steps": 97}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {},
     "rooms": {
@@ -21,31 +49,87 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tversky_false_negative": 0.5,
         "patience": None,
         "min_improvement": 0.0,
-        "sweep": {"low": 0.02, "high": 0.98, "steps": 97},
+        "sweep": WHOLE_SWEEP,
     },
     "siamese": {
+        **PLAIN,
         "epochs": 20,
         "warmup_epochs": 0,
         "schedule": "constant",
-        "adam_eps": 1e-8,
         "clip_norm": None,
-        "ema_decay": 0.0,
         "bce_weight": 1.0,
         "tversky_weight": 0.0,
         "dice_weight": 1.0,
-        "max_pos_weight": 1.0,
         "best_by": "mean_image_iou",
-        "patience": None,
-        "min_improvement": 0.0,
-        "sweep": {"low": 0.02, "high": 0.98, "steps": 97},
+        "sweep": WHOLE_SWEEP,
+    },
+    "cracks": {
+        **PLAIN,
+        "optimizer": "adam",
+        "learning_rate": 1e-2,
+        "min_learning_rate": 1e-8,
+        "weight_decay": 1e-4,
+        "schedule": "plateau",
+        "plateau_factor": 0.1,
+        "plateau_patience": 10,
+        "warmup_epochs": 0,
+        "clip_norm": None,
+        "loss": "bce_dice",
+        "cross_entropy_weight": 0.5,
+        "dice_smooth": 1e-5,
+        "best_by": "iou",
+        "sweep": WHOLE_SWEEP,
+    },
+    "toolbox": {
+        **PLAIN,
+        "epochs": 30,
+        "batch_size": 6,
+        "learning_rate": 3e-4,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "warmup_epochs": 2,
+        "clip_norm": 1.0,
+        "loss": "focal_dice",
+        "dice_share": 0.5,
+        "focal_alpha": 0.25,
+        "focal_gamma": 2.0,
+        "tversky_false_positive": 0.3,
+        "tversky_false_negative": 0.7,
+        "tversky_gamma": 4 / 3,
+        "best_by": "f1",
+        "sweep": WHOLE_SWEEP,
+    },
+    "voc": {
+        **PLAIN,
+        "epochs": 40,
+        "batch_size": 16,
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "min_learning_rate": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "steps",
+        "step_epochs": 4,
+        "step_gamma": 0.1,
+        "warmup_epochs": 0,
+        "clip_norm": None,
+        "loss": "ce",
+        "best_by": "iou",
     },
 }
 PRESETS["two_date"] = {**PRESETS["rooms"], "epochs": 60, "sample_epochs": 30, "learning_rate": 3e-3}
 """What differs from the constants published for the rooms, which are the defaults.
 
-`rooms`: for fresh realistic pairs, about 1,000 an epoch, without pretrained weights; chosen on val. No class
-weights, so that probabilities stay calibrated; no early stop, as the averaged weights improve to the end of the
-cosine. `siamese`: as published with the siamese U-Net. `two_date`: that of the rooms, for pairs of a folder."""
+- `rooms`: for fresh realistic pairs, about 1,000 an epoch, without pretrained weights; chosen on val. No weight
+  on changed pixels, so that probabilities stay calibrated; no early stop, as the averaged weights improve to the
+  end of the cosine.
+- `two_date`: that of the rooms, for pairs of a folder.
+- `siamese`: as published with the siamese U-Net.
+- `cracks`: as published for thin structures in one image: half BCE plus Dice, Adam whose rate falls when the val
+  loss rests. Its epochs and batch size are not published.
+- `toolbox`: as published for segmentation with few positives: Focal-Dice and a cosine, of which 2 of 30 epochs
+  warm up (5 to 10 % are published); for several classes add `class_weights: inverse`.
+- `voc`: as published for the 22 classes of Pascal VOC: cross-entropy, Adam, a tenth of the rate every 4 epochs;
+  the best epoch, by mean IoU, in place of the last one is ours."""
 
 
 class SweepSettings(BaseModel):
@@ -65,42 +149,88 @@ class SweepSettings(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """Loss, optimiser, schedule, averaging and stopping. A preset's values give way to those set beside it."""
+    """Loss, optimiser, schedule, averaging and stopping. A preset's values give way to those set beside it.
+
+    Settings that the chosen loss or schedule has no use for are not looked at.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    preset: Literal["published", "rooms", "siamese", "two_date"] = "published"
+    preset: Literal["published", "rooms", "siamese", "two_date", "cracks", "toolbox", "voc"] = "published"
     seed: int = Field(default=42, ge=0)
     epochs: int = Field(default=40, ge=1)
     sample_epochs: int | None = Field(
         default=None, ge=1, description="instead of epochs on the drawn sample rooms; none: the same"
     )
     batch_size: int = Field(default=8, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    min_learning_rate: float = Field(default=1e-5, ge=0)
-    warmup_epochs: int = Field(default=2, ge=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    adam_eps: float = Field(default=1e-4, gt=0)
-    clip_norm: float | None = Field(default=1.0, gt=0, description="of all gradients together; none: free")
-    schedule: Literal["epoch", "step", "constant"] = Field(
-        default="epoch",
-        description="warm-up and cosine with each epoch (published) or with each step, or one learning rate",
+    optimizer: Literal["adamw", "adam"] = Field(
+        default="adamw",
+        description="what weight decay is differs: adamw shrinks the weights, adam adds L2 to the gradient",
     )
+    learning_rate: float = Field(default=3e-4, gt=0)
+    min_learning_rate: float = Field(default=1e-5, ge=0, description="no schedule goes below")
+    warmup_epochs: int = Field(default=2, ge=0, description="of the schedules epoch and step")
+    weight_decay: float = Field(default=1e-4, ge=0)
+    adam_eps: float = Field(default=1e-4, gt=0, description="of both optimisers")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="of all gradients together; none: free")
+    schedule: Literal["epoch", "step", "constant", "plateau", "steps"] = Field(
+        default="epoch",
+        description="epoch, step: warm-up and cosine with each epoch (published) or with each step; "
+        "constant: one learning rate; plateau: times plateau_factor when the val loss rests; "
+        "steps: times step_gamma every step_epochs",
+    )
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1)
+    plateau_patience: int = Field(
+        default=10, ge=0, description="epochs in a row without a lower val loss that plateau lets pass"
+    )
+    step_epochs: int = Field(default=4, ge=1)
+    step_gamma: float = Field(default=0.1, gt=0, le=1)
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     ema_warmup: bool = Field(
         default=False, description="the average forgets faster at first: its decay grows towards ema_decay"
     )
-    bce_weight: float = Field(default=0.6, ge=0)
-    tversky_weight: float = Field(default=0.4, ge=0)
-    dice_weight: float = Field(default=0.0, ge=0)
-    tversky_false_positive: float = Field(default=0.7, ge=0)
-    tversky_false_negative: float = Field(default=0.3, ge=0)
-    max_pos_weight: float = Field(default=10.0, ge=1)
-    pos_weight_batches: int = Field(default=20, ge=1)
-    best_by: Literal["f1", "mean_image_iou"] = Field(
+    loss: Literal["change", LossName] = Field(
+        default="change",
+        description="change: bce_weight * BCE + tversky_weight * Tversky + dice_weight * Dice, one class; "
+        "bce, bce_dice, bce_tversky: one class; ce, ce_dice: several; the others: either",
+    )
+    bce_weight: float = Field(default=0.6, ge=0, description="of change")
+    tversky_weight: float = Field(default=0.4, ge=0, description="of change")
+    dice_weight: float = Field(default=0.0, ge=0, description="of change")
+    tversky_false_positive: float = Field(default=0.7, ge=0, description="of all Tversky losses")
+    tversky_false_negative: float = Field(default=0.3, ge=0, description="of all Tversky losses")
+    tversky_gamma: float = Field(
+        default=4 / 3, ge=1, description="of focal_tversky; the exponent is 1 / tversky_gamma"
+    )
+    max_pos_weight: float = Field(
+        default=10.0, ge=1, description="of positive pixels in change and the bce losses; 1: none"
+    )
+    pos_weight_batches: int = Field(default=20, ge=1, description="that the weight is estimated on")
+    cross_entropy_weight: float = Field(
+        default=0.5, ge=0, description="of bce or ce beside Dice or Tversky: bce_dice, ce_dice, bce_tversky"
+    )
+    dice_smooth: float = Field(
+        default=1e-5, gt=0, description="in numerator and denominator of Dice; change has its own"
+    )
+    dice_share: float = Field(
+        default=0.5, ge=0, le=1, description="of focal_dice, the rest is focal; useful: 0.3 to 0.7"
+    )
+    focal_alpha: float | None = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="weight of positives, 1 - focal_alpha of negatives; none: 1 each",
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, description="0, or 1 and more")
+    class_weights: Literal["none", "inverse"] = Field(
+        default="none",
+        description="inverse: of several classes, proportional to 1 / pixels of the class in train",
+    )
+    best_by: Literal["f1", "iou", "mean_image_iou"] = Field(
         default="f1",
-        description="what the best epoch has most of on val: F1 pooled over pixels at its own best threshold, "
-        "or the mean IoU of the images at 0.5",
+        description="what the best epoch has most of on val: F1 or IoU pooled over pixels at the threshold of "
+        "the best F1, or the mean IoU of the images at 0.5; of several classes f1 is the mean Dice and iou the "
+        "mean IoU of the classes",
     )
     patience: int | None = Field(
         default=12, ge=1, description="epochs without an improvement before stopping; none: never"
@@ -114,6 +244,26 @@ class TrainingSettings(BaseModel):
         "false: from the first epoch",
     )
     sweep: SweepSettings = Field(default_factory=SweepSettings)
+    tensorboard: bool = Field(
+        default=False, description="scalars of each epoch for TensorBoard, beside history.parquet"
+    )
+
+    def loss_options(self) -> dict[str, Any]:
+        """Return the options of `build_segmentation_loss`.
+
+        All but the classes and their weights, and pos_weight, which is estimated on train data up to
+        `max_pos_weight`.
+        """
+        return {
+            "cross_entropy_weight": self.cross_entropy_weight,
+            "smooth": self.dice_smooth,
+            "focal_alpha": self.focal_alpha,
+            "focal_gamma": self.focal_gamma,
+            "dice_share": self.dice_share,
+            "false_positive": self.tversky_false_positive,
+            "false_negative": self.tversky_false_negative,
+            "tversky_gamma": self.tversky_gamma,
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -127,3 +277,17 @@ class TrainingSettings(BaseModel):
             if isinstance(value, dict) and isinstance(values.get(name), dict)
         }
         return {**preset, **values, **nested}
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "TrainingSettings":
+        if self.schedule != "constant" and self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}"
+            )
+        if 0 < self.focal_gamma < 1:
+            raise ValueError(f"focal_gamma is {self.focal_gamma}: it must be 0, or 1 and more")
+        if self.class_weights != "none" and self.loss in OF_ONE_CLASS:
+            raise ValueError(
+                f"class_weights: the loss {self.loss} is of one class; set class_weights to none"
+            )
+        return self

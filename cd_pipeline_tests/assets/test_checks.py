@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cd_pipeline.assets.mlpackage import PACKAGE
 from cd_pipeline.checks import build_checks
 from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.frames import write_frame
@@ -135,7 +134,7 @@ def test_a_useless_network_is_found(spoilt: tuple[Recipe, Path]) -> None:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small package."""
-    path = tmp_path_factory.mktemp("package") / PACKAGE
+    path = tmp_path_factory.mktemp("package") / "change_detector.mlpackage"
     model = TinyChangeUNet().eval()
     export_mlpackage(model, path, size=32, pixel_scale=1 / 255, metadata={}, description="test")
     return path
@@ -167,7 +166,7 @@ def test_a_package_that_disagrees_is_found(
 ) -> None:
     recipe, root = spoilt
     folder = root / "rooms" / "mlpackage"
-    shutil.copytree(package, folder / PACKAGE)
+    shutil.copytree(package, folder / "change_detector.mlpackage")
     good = {**AGREEMENT, "package_digest": package_digest(package)}
     (folder / "agreement.json").write_text(json.dumps(good))
     assert evaluate("package_agrees", recipe, root).passed

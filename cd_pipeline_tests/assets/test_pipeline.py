@@ -321,7 +321,7 @@ def test_a_new_split_makes_everything_after_it_stale(whole: Run, tmp_path: Path)
         ("mlpackage", "checkpoint"),
     ):
         message = failure(run(recipe, tmp_path, select=[asset], raise_on_error=False), asset)
-        assert message.startswith(f"{tmp_path / 'rooms' / stale} was made for another pair_manifest: run ")
+        assert message.startswith(f"{tmp_path / 'rooms' / stale} was made for another manifest: run ")
 
 
 @pytest.mark.slow

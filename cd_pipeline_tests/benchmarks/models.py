@@ -1,8 +1,8 @@
-"""What each registered network costs: parameters, multiply-adds of a pair, seconds of a training step.
+"""What each registered network costs: parameters, multiply-adds of a sample (a pair or one image), seconds of a training step.
 
     python -m cd_pipeline_tests.benchmarks.models [--size 256] [--no-time] [--threads N] [--json]
 
-A training step is forward, backward and AdamW on a batch of 8 pairs, on this machine's cores in the memory
+A training step is forward, backward and AdamW on a batch of 8 samples, on this machine's cores in the memory
 format of training; the least of three, after one that is not counted. The last column quotes the F1 of the
 change class on LEVIR-CD's test set that is published for networks of the same class: orientation, no result
 of these networks.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from cd_pipeline.models.build import NETWORKS, build_model
-from cd_pipeline.models.change_network import ChangeNetwork
+from cd_pipeline.models.network import Network
 from cd_pipeline.models.runtime import Runtime, resolve_runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline_tests.models.measuring import multiply_adds, parameters, photos
@@ -62,32 +62,35 @@ def measure(
     **options: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     """Measure a network at size x size; `options` are further settings of it."""
-    model = build_model(ModelSettings(name=name, **options))  # type: ignore[arg-type]
+    settings = ModelSettings(name=name, **options)  # type: ignore[arg-type]
+    model = build_model(settings)
     return {
         "name": name,
         "parameters": parameters(model),
-        "multiply_adds": multiply_adds(model, size),
-        "step_seconds": step_seconds(model, size, threads) if timed else None,
+        "multiply_adds": multiply_adds(model, size, settings.pictures),
+        "step_seconds": step_seconds(model, size, threads, settings.pictures) if timed else None,
         "published_levir_cd_f1": PUBLISHED_F1.get(name),
     }
 
 
-def step_seconds(model: ChangeNetwork, size: int, threads: int | None) -> float:
+def step_seconds(model: Network, size: int, threads: int | None, pictures: int) -> float:
     runtime = resolve_runtime(device="cpu", threads=threads)
     runtime.prepare()
     network = runtime.place(model).train()
     optimizer = torch.optim.AdamW(network.parameters())
-    return min([one_step(network, optimizer, size, runtime) for _ in range(1 + REPEATS)][1:])
+    return min([one_step(network, optimizer, size, runtime, pictures) for _ in range(1 + REPEATS)][1:])
 
 
 def one_step(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, size: int, runtime: Runtime
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, size: int, runtime: Runtime, pictures: int
 ) -> float:
     before, after = (runtime.place_batch(batch) for batch in photos(size, size, BATCH))
     truth = (before - after).abs().mean(dim=1, keepdim=True).round()
     started = time.perf_counter()
     optimizer.zero_grad()
-    F.binary_cross_entropy_with_logits(network(before, after), truth).backward()
+    answer = network(*(before, after)[:pictures])
+    heads = answer if isinstance(answer, list) else [answer]
+    torch.stack([F.binary_cross_entropy_with_logits(logits, truth) for logits in heads]).mean().backward()
     optimizer.step()
     return time.perf_counter() - started
 

@@ -19,10 +19,10 @@ import dagster as dg
 import torch
 from timm.utils import ModelEmaV3
 
-from cd_pipeline.data.datasets import PairDataset
+from cd_pipeline.data.datasets import SampleDataset
 from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.manifest import Pair, read_pairs
-from cd_pipeline.data.pairs import Roots, load_pair
+from cd_pipeline.data.samples import Roots, load_sample
 from cd_pipeline.evaluation.predict import BatchLoader
 from cd_pipeline.evaluation.threshold import ChosenThreshold
 from cd_pipeline.models.runtime import Runtime, resolve_runtime
@@ -31,9 +31,11 @@ from cd_pipeline.pipeline import build_pipeline
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 from cd_pipeline.training.checkpoint import load_checkpoint
-from cd_pipeline.training.loop import build_loss, build_optimizer, train_epoch
-from cd_pipeline.training.schedule import epoch_rates
+from cd_pipeline.training.loop import build_loss, train_epoch
+from cd_pipeline.training.optimizers import build_optimizer
+from cd_pipeline.training.schedule import RateSchedule
 from cd_pipeline.training.settings import TrainingSettings
+from cd_pipeline.training.validation import TrainingPixels
 from cd_pipeline_tests.benchmarks.published_reference import (
     PublishedDataset,
     PublishedTrainer,
@@ -165,7 +167,7 @@ def compare_epochs(recipe: Recipe, workspace: Path, rounds: int) -> dict[str, fl
     runtime = resolve_runtime()
     runtime.prepare()
     reference = PublishedTrainer(published_copy(pairs, roots, workspace / "published", recipe.input.size))
-    ours = OurTrainer(PairDataset(pairs, roots, recipe.input.size), recipe.training, runtime)
+    ours = OurTrainer(SampleDataset(pairs, roots, recipe.input.size), recipe.training, runtime)
     ours.epoch_seconds(0), reference.epoch_seconds()
     slow, fast = [], []
     for number in range(1, rounds + 1):
@@ -189,7 +191,7 @@ def compare_epochs(recipe: Recipe, workspace: Path, rounds: int) -> dict[str, fl
 
 def published_copy(pairs: Sequence[Pair], roots: Roots, folder: Path, size: int) -> PublishedDataset:
     for pair in pairs:
-        arrays = load_pair(pair, roots)
+        arrays = load_sample(pair, roots)
         write_published_pair(folder, pair.pair_id, arrays.before, arrays.after, arrays.mask)
     return PublishedDataset(folder, [pair.pair_id for pair in pairs], size)
 
@@ -197,7 +199,7 @@ def published_copy(pairs: Sequence[Pair], roots: Roots, folder: Path, size: int)
 class OurTrainer:
     """The product's own epoch: the same functions that the checkpoint asset runs."""
 
-    def __init__(self, dataset: PairDataset, settings: TrainingSettings, runtime: Runtime) -> None:
+    def __init__(self, dataset: SampleDataset, settings: TrainingSettings, runtime: Runtime) -> None:
         torch.manual_seed(settings.seed)
         self.dataset, self.settings, self.runtime = dataset, settings, runtime
         self.model = runtime.place(TinyChangeUNet())
@@ -205,6 +207,7 @@ class OurTrainer:
         self.loss = build_loss(self.batches, settings)
         self.optimizer = build_optimizer(self.model, settings)
         self.average = ModelEmaV3(self.model, decay=settings.ema_decay, foreach=True)
+        self.schedule = RateSchedule(settings, len(self.batches))
         self.scaler = torch.amp.GradScaler(enabled=False)
 
     def epoch_seconds(self, epoch: int) -> float:
@@ -213,13 +216,14 @@ class OurTrainer:
             self.model,
             self.average,
             self.batches.epoch(epoch),
-            epoch_rates(epoch, len(self.batches), self.settings),
+            self.schedule.epoch(epoch),
             self.batches.weights,
             self.loss,
             self.optimizer,
             self.scaler,
             self.settings.clip_norm,
             self.runtime,
+            TrainingPixels(self.dataset.task, self.runtime),
         )
         return time.perf_counter() - started
 

@@ -27,8 +27,8 @@ import torch
 from cd_pipeline.data.files import digest, write_bytes
 from cd_pipeline.data.images import Image, encode_jpeg
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size
 from cd_pipeline.data.photos import scan_photos
+from cd_pipeline.data.samples import Roots, Sample, at_input_size
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.evaluation.differencing import DifferencingOracle, difference_sum
@@ -46,7 +46,7 @@ from cd_pipeline.evaluation.protocol import (
 )
 from cd_pipeline.evaluation.real_pairs import sized_pairs
 from cd_pipeline.evaluation.realistic_pairs import PAIR_COUNT, PhotoLoader, photo_loaders
-from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, predict_pairs, sweep_predictions
+from cd_pipeline.evaluation.threshold import ChosenThreshold, choose, predict_samples, sweep_predictions
 from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import Runtime, resolve_runtime
 from cd_pipeline.models.settings import ModelSettings
@@ -184,13 +184,13 @@ def score_network(
 
 def realistic_threshold(predict: Predict, rooms: Rooms, network: Network, count: int) -> ChosenThreshold:
     pairs = realistic_set(rooms.loaders("val", network.size), network.size, count)
-    sweep = sweep_predictions(predict_pairs(predict, pairs), low=0.01, high=0.99, steps=99)
+    sweep = sweep_predictions(predict_samples(predict, pairs), low=0.01, high=0.99, steps=99)
     return choose(sweep, network.weights, ThresholdSettings().tolerance)
 
 
 def sets(
     network: Network, rooms: Rooms, folders: Sequence[Path], count: int
-) -> Iterator[tuple[str, Iterable[PairArrays]]]:
+) -> Iterator[tuple[str, Iterable[Sample]]]:
     photos = PhotoStore(rooms.roots, cache_bytes=0)
     yield (
         "published test",
@@ -223,7 +223,7 @@ def draw_gallery(network: Network, threshold: float, options: argparse.Namespace
     return np.vstack(rows)
 
 
-def gallery_rows(predict: Predict, threshold: float, pairs: Sequence[PairArrays]) -> list[Image]:
+def gallery_rows(predict: Predict, threshold: float, pairs: Sequence[Sample]) -> list[Image]:
     """Draw the changed pairs at a quarter, half and three quarters of the network's F1, and the one where
     it is furthest ahead of differencing."""
     oracle = DifferencingOracle()
@@ -244,7 +244,7 @@ def gallery_rows(predict: Predict, threshold: float, pairs: Sequence[PairArrays]
     return [*shown, max(found, key=lambda item: item[0][0] - item[0][1])[1]]
 
 
-def comparison_row(pair: PairArrays, ours: AnyMask, plain: AnyMask) -> Image:
+def comparison_row(pair: Sample, ours: AnyMask, plain: AnyMask) -> Image:
     truth = outline(overlay(pair.after, pair.mask), pair.mask)
     marked = (outline(overlay(pair.after, mask.astype(np.uint8)), pair.mask) for mask in (ours, plain))
     return np.hstack([pair.before, pair.after, truth, *marked])

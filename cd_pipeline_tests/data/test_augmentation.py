@@ -15,13 +15,16 @@ from PIL import ImageEnhance
 from pydantic import ValidationError
 
 from cd_pipeline.data.augmentation import AugmentationPlan, Colours, augment, plan_augmentation
-from cd_pipeline.data.augmented_pairs import AugmentedPairs
-from cd_pipeline.data.datasets import PairDataset, to_sample
+from cd_pipeline.data.augmented_samples import AugmentedSamples
+from cd_pipeline.data.datasets import SampleDataset, to_item
+from cd_pipeline.data.image_manifest import LabelledImage
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size
+from cd_pipeline.data.samples import Roots, Sample, at_input_size, load_whole
 from cd_pipeline.data.settings import AugmentationSettings
+from cd_pipeline.data.task import MaskForm, Task
 from cd_pipeline.data.tiles import Window
+from cd_pipeline_tests.tiny_images import draw_scene, write_labelled
 from cd_pipeline_tests.tiny_pairs import draw_pair, write_pairs_to
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -35,13 +38,12 @@ AS_IT_IS = AugmentationPlan(
     flipped_down=False,
     turns=0,
     swapped=False,
-    before=PLAIN,
-    after=PLAIN,
+    colours=(PLAIN, PLAIN),
 )
-COLOURED = {
-    "before": Colours(brightness=1.1, contrast=0.9, saturation=1.2, hue=0.03, blurred=True),
-    "after": Colours(brightness=0.9, contrast=1.2, saturation=0.8, hue=-0.02, blurred=False),
-}
+COLOURED = (
+    Colours(brightness=1.1, contrast=0.9, saturation=1.2, hue=0.03, blurred=True),
+    Colours(brightness=0.9, contrast=1.2, saturation=0.8, hue=-0.02, blurred=False),
+)
 NO_COLOUR = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "blur": 0}
 
 
@@ -53,14 +55,14 @@ def generator(*seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def coordinates(width: int, height: int) -> PairArrays:
+def coordinates(width: int, height: int) -> Sample:
     """A pair whose pixels say where they are: red the column, green the row, blue which date it is."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     before = np.dstack([columns, rows, np.full_like(rows, 50)])
     after = np.dstack([columns, rows, np.full_like(rows, 200)])
     mask = np.where((columns * 7 + rows * 13) % 5 == 0, np.uint8(255), np.uint8(0))
     valid = np.where((columns * 3 + rows * 5) % 7 > 0, np.uint8(255), np.uint8(0))
-    return PairArrays(before, after, mask, valid)
+    return Sample.of_pair(before, after, mask, valid)
 
 
 def parts(item: torch.Tensor) -> tuple[Image, Image, Image, Image]:
@@ -149,13 +151,13 @@ def test_what_is_padded_does_not_count(width: int, height: int, turns: int, flip
     assert not mask[valid == 0].any()
 
 
-def drawn_mask(side: int, window: tuple[int, int, int, int]) -> PairArrays:
+def drawn_mask(side: int, window: tuple[int, int, int, int]) -> Sample:
     """A pair in which the mask is drawn as white on black, in both dates."""
     left, top, width, height = window
     mask = np.zeros((side, side), np.uint8)
     mask[top : top + height, left : left + width] = 255
     picture = np.repeat(mask[..., None], 3, axis=2)
-    return PairArrays(picture, picture, mask)
+    return Sample.of_pair(picture, picture, mask)
 
 
 @pytest.mark.parametrize("side", [26, 27, 29, 31, 35, 37, 40])
@@ -192,7 +194,7 @@ def test_a_resized_crop_has_the_scale_that_was_asked_for() -> None:
 
 def test_exchanging_exchanges_the_dates_with_their_colours() -> None:
     arrays = draw_pair(4, SIZE)
-    plan = replace(AS_IT_IS, **COLOURED)
+    plan = replace(AS_IT_IS, colours=COLOURED)
     before, after, mask, valid = parts(augment(arrays, plan, SIZE))
     first, second, same_mask, same_valid = parts(augment(arrays, replace(plan, swapped=True), SIZE))
     np.testing.assert_array_equal(first, after)
@@ -204,12 +206,12 @@ def test_exchanging_exchanges_the_dates_with_their_colours() -> None:
 def test_colour_never_touches_mask_and_valid_and_each_date_has_its_own() -> None:
     arrays = coordinates(SIZE, SIZE)
     plain = parts(augment(arrays, replace(AS_IT_IS, turns=1), SIZE))
-    coloured = parts(augment(arrays, replace(AS_IT_IS, turns=1, **COLOURED), SIZE))
+    coloured = parts(augment(arrays, replace(AS_IT_IS, turns=1, colours=COLOURED), SIZE))
     for found, expected in zip(coloured[2:], plain[2:], strict=True):
         np.testing.assert_array_equal(found, expected)
     assert (coloured[0] != plain[0]).any()
     assert (coloured[1] != plain[1]).any()
-    one = replace(AS_IT_IS, turns=1, after=COLOURED["after"])
+    one = replace(AS_IT_IS, turns=1, colours=(PLAIN, COLOURED[1]))
     half = parts(augment(arrays, one, SIZE))
     np.testing.assert_array_equal(half[0], plain[0])
     np.testing.assert_array_equal(half[1], coloured[1])
@@ -220,7 +222,7 @@ def test_colour_never_touches_mask_and_valid_and_each_date_has_its_own() -> None
 def test_light_and_colour_change_as_in_pillow(kind: str, factor: float) -> None:
     arrays = draw_pair(5, SIZE)
     enhancer = {"brightness": "Brightness", "contrast": "Contrast", "saturation": "Color"}[kind]
-    plan = replace(AS_IT_IS, after=replace(PLAIN, **{kind: factor}))
+    plan = replace(AS_IT_IS, colours=(PLAIN, replace(PLAIN, **{kind: factor})))
     first, second, *_ = parts(augment(arrays, plan, SIZE))
     expected = np.asarray(getattr(ImageEnhance, enhancer)(Pillow.fromarray(arrays.after)).enhance(factor))
     np.testing.assert_allclose(second.astype(int), expected, atol=2)
@@ -231,8 +233,8 @@ def test_light_and_colour_change_as_in_pillow(kind: str, factor: float) -> None:
 def test_a_turn_of_the_colour_circle_is_that_of_opencv(turn: float) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    plan = replace(AS_IT_IS, before=replace(PLAIN, hue=turn))
-    first, *_ = parts(augment(PairArrays(picture, picture, picture[..., 0] // 255 * 255), plan, SIZE))
+    plan = replace(AS_IT_IS, colours=(replace(PLAIN, hue=turn), PLAIN))
+    first, *_ = parts(augment(Sample.of_pair(picture, picture, picture[..., 0] // 255 * 255), plan, SIZE))
     circle = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     circle[..., 0] = (circle[..., 0] + 360 * turn) % 360
     expected = cv2.cvtColor(circle, cv2.COLOR_HSV2RGB) * 255
@@ -241,7 +243,7 @@ def test_a_turn_of_the_colour_circle_is_that_of_opencv(turn: float) -> None:
 
 def test_blur_is_a_gaussian_of_three_pixels() -> None:
     arrays = draw_pair(6, SIZE)
-    plan = replace(AS_IT_IS, before=replace(PLAIN, blurred=True))
+    plan = replace(AS_IT_IS, colours=(replace(PLAIN, blurred=True), PLAIN))
     first, second, *_ = parts(augment(arrays, plan, SIZE))
     np.testing.assert_allclose(
         first.astype(int), cv2.GaussianBlur(arrays.before, (3, 3), 0).astype(int), atol=1
@@ -251,9 +253,9 @@ def test_blur_is_a_gaussian_of_three_pixels() -> None:
 
 def test_a_pair_is_not_changed_by_being_varied() -> None:
     arrays = coordinates(40, 40)
-    copies = [part.copy() for part in arrays if part is not None]
-    augment(arrays, replace(AS_IT_IS, turns=2, flipped=True, **COLOURED), SIZE)
-    for part, copied in zip(arrays, copies, strict=True):
+    copies = [part.copy() for part in arrays.arrays]
+    augment(arrays, replace(AS_IT_IS, turns=2, flipped=True, colours=COLOURED), SIZE)
+    for part, copied in zip(arrays.arrays, copies, strict=True):
         np.testing.assert_array_equal(part, copied)
 
 
@@ -320,7 +322,7 @@ def test_plans_stay_within_the_ranges_and_frequencies_of_the_settings() -> None:
     assert np.mean([plan.flipped for plan in plans]) == pytest.approx(0.2, abs=0.06)
     assert np.mean([plan.flipped_down for plan in plans]) == pytest.approx(0.7, abs=0.06)
     assert np.mean([plan.swapped for plan in plans]) == pytest.approx(0.4, abs=0.06)
-    dates = [colours for plan in plans for colours in (plan.before, plan.after)]
+    dates = [colours for plan in plans for colours in plan.colours]
     assert np.mean([colours.blurred for colours in dates]) == pytest.approx(0.3, abs=0.06)
     for name, middle in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0)):
         limit = getattr(chosen, name)
@@ -339,8 +341,7 @@ def test_the_published_preset_flips_horizontally_and_does_nothing_else() -> None
     for seed in range(40):
         plan = plan_augmentation(generator(seed), arrays.mask, SIZE, published, crop)
         flips.append(plan.flipped)
-        for found, part in zip(parts(augment(arrays, plan, SIZE)), arrays, strict=True):
-            assert part is not None
+        for found, part in zip(parts(augment(arrays, plan, SIZE)), arrays.arrays, strict=True):
             expected = part[6 : 6 + SIZE, 5 : 5 + SIZE]
             np.testing.assert_array_equal(found, expected[:, ::-1] if plan.flipped else expected)
     assert set(flips) == {False, True}
@@ -364,6 +365,7 @@ def test_what_is_set_beside_the_published_preset_goes_first() -> None:
         {"swap": 1.5},
         {"hue": 0.6},
         {"max_dominant_share": 0},
+        {"positive_crops": 1.5},
         {"crop": "centre"},
         {"preset": "heavy"},
         {"rotation": 10},
@@ -388,8 +390,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], Roots
     return [*tiles, replace(second, seed=9)], roots
 
 
-def items(pairs: Sequence[Pair], roots: Roots, **values: object) -> AugmentedPairs:
-    return AugmentedPairs(pairs, roots, SIZE, settings_of(**{"epoch_pairs": 1, **values}))
+def items(pairs: Sequence[Pair], roots: Roots, **values: object) -> AugmentedSamples:
+    return AugmentedSamples(pairs, roots, SIZE, settings_of(**{"epoch_pairs": 1, **values}))
 
 
 def test_an_item_depends_on_epoch_and_index_alone(written: tuple[list[Pair], Roots]) -> None:
@@ -425,14 +427,14 @@ def test_an_epoch_has_about_as_many_pairs_as_asked_for_and_never_fewer_than_ther
 
 
 def test_published_training_takes_each_pair_once_an_epoch(written: tuple[list[Pair], Roots]) -> None:
-    assert len(AugmentedPairs(*written, SIZE, settings_of(preset="published"))) == 4
+    assert len(AugmentedSamples(*written, SIZE, settings_of(preset="published"))) == 4
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 64 * 64 * 7, 1 << 30])
 def test_items_are_the_same_with_a_small_cache_or_none(
     written: tuple[list[Pair], Roots], cache_bytes: int
 ) -> None:
-    dataset, reference = AugmentedPairs(*written, SIZE, settings_of(), cache_bytes), items(*written)
+    dataset, reference = AugmentedSamples(*written, SIZE, settings_of(), cache_bytes), items(*written)
     for key in [(epoch, index) for epoch in range(2) for index in range(4)]:
         assert torch.equal(dataset[key], reference[key])
 
@@ -453,7 +455,7 @@ def test_rows_of_the_same_pictures_share_what_is_decoded(
 def test_the_crop_of_the_manifest_is_kept_when_asked_for(written: tuple[list[Pair], Roots]) -> None:
     still = {"crop": "manifest", "horizontal_flip": 0, "vertical_flip": 0, "quarter_turns": False, "swap": 0}
     dataset = items(*written, **still, **NO_COLOUR)
-    plain = PairDataset(written[0], written[1], SIZE)
+    plain = SampleDataset(written[0], written[1], SIZE)
     for index in range(4):
         assert torch.equal(dataset[3, index], plain[3, index])
 
@@ -461,7 +463,7 @@ def test_the_crop_of_the_manifest_is_kept_when_asked_for(written: tuple[list[Pai
 def test_a_random_crop_comes_from_anywhere_in_the_rows_pictures(written: tuple[list[Pair], Roots]) -> None:
     still = {"horizontal_flip": 0, "vertical_flip": 0, "quarter_turns": False, "swap": 0, "scale": (1, 1)}
     dataset = items(*written, **still, **NO_COLOUR)
-    whole = to_sample(draw_pair(1))
+    whole = to_item(draw_pair(1))
     windows = {whole[:, y : y + SIZE, x : x + SIZE].numpy().tobytes() for y in range(33) for x in range(33)}
     found = {dataset[epoch, 0].numpy().tobytes() for epoch in range(20)}
     assert len(found) > 10
@@ -471,7 +473,7 @@ def test_a_random_crop_comes_from_anywhere_in_the_rows_pictures(written: tuple[l
 def test_a_resized_pair_is_varied_whole(written: tuple[list[Pair], Roots]) -> None:
     pairs, roots = written
     dataset = items(pairs[3:], roots, **NO_COLOUR)
-    sized = to_sample(at_input_size(draw_pair(2), SIZE))
+    sized = to_item(at_input_size(draw_pair(2), SIZE))
     exchanged = sized[[3, 4, 5, 0, 1, 2, 6, 7]]
     possible = {
         torch.rot90(turned, turns, (1, 2)).contiguous().numpy().tobytes()
@@ -492,3 +494,130 @@ def test_a_picture_smaller_than_the_input_is_padded_and_the_padding_does_not_cou
         assert item.shape == (8, SIZE, SIZE)
         assert np.count_nonzero(item[7]) == 24 * 24
         assert not item[6][item[7] == 0].any()
+
+
+def single(width: int, height: int) -> Sample:
+    """An image whose pixels say where they are, of four classes."""
+    pair = coordinates(width, height)
+    rows, columns = np.mgrid[:height, :width]
+    return Sample(pair.pictures[:1], ((columns // 3 + rows // 5) % 4).astype(np.uint8), pair.valid)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases())
+def test_every_pixel_of_a_single_image_goes_where_numpy_puts_it(
+    case: tuple[int, int, AugmentationPlan],
+) -> None:
+    width, height, plan = case
+    sample = single(width, height)
+    item = augment(sample, plan, SIZE)
+    assert (item.dtype, item.shape) == (torch.uint8, (5, SIZE, SIZE))
+    assert sample.valid is not None
+    np.testing.assert_array_equal(item[:3].permute(1, 2, 0), by_hand(sample.pictures[0], plan, mirrored=True))
+    np.testing.assert_array_equal(item[3], by_hand(sample.mask, plan, mirrored=False))
+    np.testing.assert_array_equal(item[4], by_hand(sample.valid, plan, mirrored=False))
+
+
+def test_a_single_image_has_the_first_colours_and_is_never_swapped() -> None:
+    sample = single(SIZE, SIZE)
+    pair = Sample.of_pair(sample.pictures[0], sample.pictures[0], sample.mask, sample.valid)
+    plan = replace(AS_IT_IS, turns=1, colours=COLOURED)
+    found = augment(sample, plan, SIZE)
+    assert torch.equal(found, augment(sample, replace(plan, swapped=True), SIZE))
+    assert torch.equal(found, augment(pair, plan, SIZE)[[0, 1, 2, 6, 7]])
+
+
+@pytest.mark.parametrize("side", [26, 29, 40])
+def test_class_indices_are_never_blended(side: int) -> None:
+    sample = single(side, side)
+    sample = sample._replace(mask=np.where(sample.mask > 1, np.uint8(21), np.uint8(0)))
+    item = augment(sample, replace(AS_IT_IS, window=Window(0, 0, side, side), side=side), SIZE)
+    assert set(item[3].unique().tolist()) == {0, 21}
+    assert set(item[4].unique().tolist()) == {0, 255}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> tuple[list[LabelledImage], Roots]:
+    """Rows of a tiled image and a resized one, of three classes and void."""
+    form = MaskForm(classes=3, void=255)
+    rows = []
+    for number, tiled in enumerate((True, False)):
+        (image,), mask, _ = draw_scene(number, 48)
+        mask[:, :5] = 255
+        row = write_labelled(tmp_path, f"i{number}", image, mask, form)
+        rows.append(replace(row, tiled=tiled, seed=number))
+    return rows, Roots(tmp_path, tmp_path)
+
+
+def test_single_images_are_varied_anew_each_epoch_and_keep_their_classes(
+    images: tuple[list[LabelledImage], Roots],
+) -> None:
+    rows, roots = images
+    dataset = AugmentedSamples(rows, roots, SIZE, settings_of(epoch_pairs=4))
+    assert (len(dataset), dataset.task) == (4, Task(pictures=1, classes=3))
+    found = {key: dataset[key] for key in [(epoch, index) for epoch in range(3) for index in range(4)]}
+    assert len({item.numpy().tobytes() for item in found.values()}) == 12
+    again = AugmentedSamples(rows, roots, SIZE, settings_of(epoch_pairs=4))
+    for key, item in found.items():
+        assert item.shape == (5, SIZE, SIZE)
+        assert set(item[3].unique().tolist()) <= {0, 1, 2}
+        assert not item[3][item[4] == 0].any()
+        assert torch.equal(again[key], item)
+
+
+def test_clahe_goes_before_everything_else(images: tuple[list[LabelledImage], Roots]) -> None:
+    rows, roots = images
+    row = replace(rows[0], clahe=3.0)
+    still = {"horizontal_flip": 0, "vertical_flip": 0, "quarter_turns": False, "scale": (1, 1), **NO_COLOUR}
+    item = AugmentedSamples([row], roots, SIZE, settings_of(epoch_pairs=1, **still))[0, 0]
+    whole = to_item(load_whole(row, roots))
+    windows = [whole[:, y : y + SIZE, x : x + SIZE] for y in range(17) for x in range(17)]
+    assert any(torch.equal(item, window) for window in windows)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(16, 90), st.integers(16, 90), st.floats(0.5, 1), st.floats(1, 2), st.data())
+def test_a_positive_crop_holds_a_marked_pixel(
+    width: int, height: int, low: float, high: float, data: st.DataObject
+) -> None:
+    mask = np.zeros((height, width), np.uint8)
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    mask[y, x] = data.draw(st.sampled_from([1, 21, 255]))
+    chosen = settings_of(scale=(low, high), positive_crops=1)
+    plan = plan_augmentation(generator(data.draw(st.integers(0, 2**32 - 1))), mask, SIZE, chosen, None)
+    window = plan.window
+    assert mask[window.rows, window.columns].any()
+    assert 0 <= window.left <= window.left + window.width <= width
+    assert 0 <= window.top <= window.top + window.height <= height
+    assert (window.width, window.height) == (min(plan.side, width), min(plan.side, height))
+
+
+def test_the_chosen_pixel_is_anywhere_in_the_crop_and_any_marked_one() -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    mask[100, 100] = mask[60, 140] = 255
+    crops = settings_of(scale=(1, 1), positive_crops=1)
+    windows = [plan_augmentation(generator(seed), mask, SIZE, crops, None).window for seed in range(600)]
+    first = [w for w in windows if w.top > 60]
+    second = [w for w in windows if w.top <= 60]
+    assert all(mask[w.rows, w.columns].any() for w in windows)
+    assert len(first) / 600 == pytest.approx(0.5, abs=0.08)
+    for own, (x, y) in ((first, (100, 100)), (second, (140, 60))):
+        assert {x - w.left for w in own} == {y - w.top for w in own} == set(range(SIZE))
+
+
+def test_positive_crops_come_as_often_as_asked_for_and_never_without_a_marked_pixel() -> None:
+    mask = np.zeros((320, 320), np.uint8)
+    mask[200, 200] = 255
+    rare = settings_of(scale=(1, 1), max_dominant_share=1, positive_crops=0.3)
+
+    def share_marked(chosen: AugmentationSettings) -> float:
+        plans = [plan_augmentation(generator(seed), mask, SIZE, chosen, None) for seed in range(800)]
+        return float(np.mean([mask[plan.window.rows, plan.window.columns].any() for plan in plans]))
+
+    by_chance = SIZE**2 / 289**2
+    assert share_marked(rare) == pytest.approx(0.3 + 0.7 * by_chance, abs=0.05)
+    assert share_marked(settings_of(scale=(1, 1), max_dominant_share=1)) == pytest.approx(by_chance, abs=0.02)
+    mask[:] = 0
+    always = settings_of(scale=(1, 1), positive_crops=1)
+    windows = {plan_augmentation(generator(seed), mask, SIZE, always, None).window for seed in range(50)}
+    assert len(windows) == 50  # of an image without one, any crop will do

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from cd_pipeline.data.datasets import EpochSampler, PairDataset, RankBatches, to_sample
+from cd_pipeline.data.datasets import EpochSampler, RankBatches, SampleDataset, to_item
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots, at_input_size, load_pair
 from cd_pipeline.data.photos import scan_photos
+from cd_pipeline.data.samples import Roots, Sample, at_input_size, load_sample
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.pairs import plan_pairs, render_pairs
@@ -42,7 +42,7 @@ def test_a_sample_is_before_after_mask_and_valid_in_eight_channels() -> None:
     before, after = (rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2))
     mask = np.where(rng.random((32, 32)) < 0.5, 255, 0).astype(np.uint8)
     valid = np.where(rng.random((32, 32)) < 0.5, 255, 0).astype(np.uint8)
-    sample = to_sample(PairArrays(before, after, mask, valid))
+    sample = to_item(Sample.of_pair(before, after, mask, valid))
     assert sample.shape == (8, 32, 32)
     assert sample.dtype == torch.uint8
     assert sample.is_contiguous()
@@ -51,22 +51,22 @@ def test_a_sample_is_before_after_mask_and_valid_in_eight_channels() -> None:
         np.testing.assert_array_equal(sample[3 + channel], after[..., channel])
     np.testing.assert_array_equal(sample[6], mask)
     np.testing.assert_array_equal(sample[7], valid)
-    everywhere = to_sample(PairArrays(before, after, mask))
+    everywhere = to_item(Sample.of_pair(before, after, mask))
     assert torch.equal(everywhere[:7], sample[:7])
     assert (everywhere[7] == 255).all()
 
 
 def test_items_are_the_pairs_of_the_manifest_at_input_size(pairs: list[Pair], roots: Roots) -> None:
-    dataset = PairDataset(pairs, roots, SIZE)
+    dataset = SampleDataset(pairs, roots, SIZE)
     assert len(dataset) == len(pairs) == 9
     for index, pair in enumerate(pairs):
-        expected = to_sample(at_input_size(load_pair(pair, roots), SIZE))
+        expected = to_item(at_input_size(load_sample(pair, roots), SIZE))
         assert torch.equal(dataset[0, index], expected)
 
 
 def test_items_are_the_same_with_a_small_cache_or_none(pairs: list[Pair], roots: Roots) -> None:
     item = 8 * SIZE * SIZE
-    datasets = [PairDataset(pairs, roots, SIZE, cache_bytes=size) for size in (0, 3 * item, 1 << 30)]
+    datasets = [SampleDataset(pairs, roots, SIZE, cache_bytes=size) for size in (0, 3 * item, 1 << 30)]
     for epoch in range(2):
         for index in range(len(pairs)):
             first, *others = (dataset[epoch, index] for dataset in datasets)
@@ -75,7 +75,7 @@ def test_items_are_the_same_with_a_small_cache_or_none(pairs: list[Pair], roots:
 
 def test_the_cache_holds_no_more_than_its_bytes(pairs: list[Pair], roots: Roots) -> None:
     item = 8 * SIZE * SIZE
-    dataset = PairDataset(pairs, roots, SIZE, cache_bytes=3 * item + item // 2)
+    dataset = SampleDataset(pairs, roots, SIZE, cache_bytes=3 * item + item // 2)
     first = [dataset[0, index] for index in range(len(pairs))]
     second = [dataset[1, index] for index in range(len(pairs))]
     kept = [index for index in range(len(pairs)) if first[index] is second[index]]
@@ -83,14 +83,14 @@ def test_the_cache_holds_no_more_than_its_bytes(pairs: list[Pair], roots: Roots)
 
 
 def test_cached_pairs_are_decoded_once(pairs: list[Pair], roots: Roots, tmp_path: Path) -> None:
-    dataset = PairDataset(pairs[:1], roots, SIZE)
+    dataset = SampleDataset(pairs[:1], roots, SIZE)
     first = dataset[0, 0]
     dataset._roots = Roots(tmp_path, tmp_path)  # nothing can be read from here
     assert torch.equal(dataset[7, 0], first)
 
 
 def test_a_loader_batches_an_epoch(pairs: list[Pair], roots: Roots) -> None:
-    dataset = PairDataset(pairs, roots, SIZE)
+    dataset = SampleDataset(pairs, roots, SIZE)
     batches = list(DataLoader(dataset, batch_size=4, sampler=EpochSampler(len(pairs))))
     assert [len(batch) for batch in batches] == [4, 4, 1]
     assert torch.equal(batches[2][0], dataset[0, 8])
@@ -122,9 +122,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_a_tile_of_a_pair_is_an_item_at_its_own_scale(pairs: list[Pair], roots: Roots) -> None:
-    whole = to_sample(load_pair(pairs[0], roots))
+    whole = to_item(load_sample(pairs[0], roots))
     crop = {"left": 40, "top": 13, "width": SIZE, "height": SIZE}
-    dataset = PairDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)
+    dataset = SampleDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)
     assert torch.equal(dataset[0, 0], whole[:, 13 : 13 + SIZE, 40 : 40 + SIZE])
 
 
@@ -132,8 +132,8 @@ def test_a_tile_smaller_than_the_input_is_padded_and_the_padding_does_not_count(
     pairs: list[Pair], roots: Roots
 ) -> None:
     crop = {"left": 0, "top": 5, "width": 20, "height": 24}
-    item = PairDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)[0, 0]
-    whole = to_sample(load_pair(pairs[0], roots))
+    item = SampleDataset([replace(pairs[0], crop=crop, tiled=True)], roots, SIZE)[0, 0]
+    whole = to_item(load_sample(pairs[0], roots))
     assert torch.equal(item[:, :24, :20], whole[:, 5:29, :20])
     assert int((item[7] > 0).sum()) == 20 * 24
 

@@ -171,15 +171,15 @@ def test_every_faulty_file_is_listed_with_its_reason_and_nothing_vanishes(folder
         "/classes": "masks/classes.png: label values up to 5; expected 0 and 1, or 0 and 255",
         "/colour": "masks/colour.png: label in colour; expected grey values 0 and 1, or 0 and 255",
         "/junk": "images/junk.png: empty file (0 bytes)",
-        "/lossy": "not in masks/",
+        "/lossy": "not in masks",
         "/masks/deeper": "a folder; pictures must lie directly in masks/",
         "/masks/lossy.jpg": "a mask must not be compressed with loss; save it as PNG",
-        "/no_image": "not in images/",
-        "/no_mask": "not in masks/",
+        "/no_image": "not in images",
+        "/no_mask": "not in masks",
         "/size": "masks/size.png: image and mask must be of one size, found 24x20 and 24x21",
         "/small": "images/small.png: 24x8 px; at least 16 px a side are needed",
         "/torn": "masks/torn.png: cannot be decoded as an image (4 bytes)",
-        "/twice": "more than one file in images/: twice.bmp, twice.png",
+        "/twice": "more than one file in images: twice.bmp, twice.png",
         "/unlink": "masks/unlink.png: cannot be read: No such file or directory",
     }
 
@@ -202,7 +202,7 @@ def test_a_folder_beside_the_data_sets_that_is_none_is_listed(several: Path) -> 
     inventory = scan_masked_images(several)
     assert faults(inventory) == {
         "three/": "a folder without images/ and masks/; not read",
-        "four/a": "not in masks/",
+        "four/a": "not in masks",
     }
 
 

@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
+from cd_pipeline.data.classes import VOID
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.palette import (
-    VOC_CLASSES,
     VOC_PALETTE,
-    VOID,
     VOID_COLOUR,
-    class_names,
     class_palette,
     colour_indices,
     colourise,
@@ -55,27 +53,6 @@ def test_the_palette_is_that_of_the_voc_devkit() -> None:
 def test_the_shared_palette_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
         VOC_PALETTE[0] = 1
-
-
-def test_there_are_21_class_names_in_the_order_of_voc() -> None:
-    assert len(VOC_CLASSES) == len(set(VOC_CLASSES)) == 21
-    assert [VOC_CLASSES[i] for i in (0, 5, 15, 20)] == ["background", "bottle", "person", "tvmonitor"]
-    assert class_names(21) == VOC_CLASSES
-    assert class_names(21, void_as_class=True) == (*VOC_CLASSES, "void")
-
-
-def test_other_class_lists_have_their_own_names_or_numbers() -> None:
-    assert class_names(3) == ("class_0", "class_1", "class_2")
-    assert class_names(2, ["none", "crack"], void_as_class=True) == ("none", "crack", "void")
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [(["a"], "2 classes need as many names, found 1: a"), (["a", "a"], "found twice: a")],
-)
-def test_names_that_do_not_fit_the_classes_are_an_error(names: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        class_names(2, names)
 
 
 def test_void_as_a_class_has_the_void_colour_behind_the_classes() -> None:

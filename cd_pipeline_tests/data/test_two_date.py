@@ -1,6 +1,7 @@
 import hashlib
 import os
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_two_files_of_one_name_are_ambiguous(folder: Path) -> None:
     write(folder, "A", "a.bmp.png", np.zeros((20, 24, 3), np.uint8))
     (folder / "A" / "a.bmp.png").rename(folder / "A" / "a.bmp")
     found = scan_pair_folder(folder)
-    assert found.problems == ["a: more than one file in A"]
+    assert found.problems == ["a: more than one file in A: a.bmp, a.png"]
 
 
 def test_a_picture_of_a_format_that_is_not_read_is_named(folder: Path) -> None:
@@ -208,6 +209,22 @@ def test_a_name_with_a_dot_is_no_extension(listed: Path) -> None:
     assert "tile.v2" in names(scan_two_date(listed))["val"]
 
 
+def test_accents_match_however_the_file_system_stores_them(listed: Path) -> None:
+    decomposed, name = (unicodedata.normalize(form, "방é") for form in ("NFD", "NFC"))
+    draw(listed, name, 50)
+    (listed / "A" / f"{name}.png").rename(listed / "A" / f"{decomposed}.png")
+    list_names(listed, val=["v1", "v2", decomposed])
+    inventory = scan_two_date(listed)
+    assert inventory.quarantined == []
+    (pair,) = (pair for pair in inventory.pairs if pair.name == name)
+    assert (pair.split, pair.before) == ("val", f"A/{decomposed}.png")
+
+
+def test_names_that_are_not_text_are_listed(divided: Path) -> None:
+    shutil.copy(divided / "val" / "A" / "v1.png", os.fsencode(divided / "val" / "A") + b"/\xc0.png")
+    assert faults(scan_two_date(divided)) == {"val/A/\\xc0.png": "the file name is not UTF-8; rename it"}
+
+
 def test_the_real_tiles_are_all_usable(real_data: Path) -> None:
     inventory = scan_two_date(real_data / "levir", threads=2)
     assert inventory.quarantined == []
@@ -255,7 +272,7 @@ def test_every_faulty_file_is_listed_with_its_reason_and_nothing_vanishes(divide
         "train/partner": "not in B, label",
         "train/sizes": "A, B and label must be of one size, found 24x20, 24x21, 24x20",
         "train/small": "A: 24x8 px; at least 16 px a side are needed",
-        "train/twice": "more than one file in A",
+        "train/twice": "more than one file in A: twice.bmp, twice.png",
     }
 
 

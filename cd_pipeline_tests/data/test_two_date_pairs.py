@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import Roots, load_mask, load_pair
+from cd_pipeline.data.samples import Roots, load_mask, load_sample
 from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.two_date import TwoDatePair, scan_two_date
 from cd_pipeline.data.two_date_pairs import pair_name, two_date_rows
@@ -101,7 +101,7 @@ def test_rows_name_their_files_with_the_hashes_they_must_have(root: Path, found:
         ):
             assert file_digest(roots.resolve(str(reference))) == sha256
         crop = row.crop or {"width": width, "height": height}
-        assert load_pair(row, roots).mask.shape == (crop["height"], crop["width"])
+        assert load_sample(row, roots).mask.shape == (crop["height"], crop["width"])
 
 
 @pytest.mark.parametrize("settings", [TILES, RESIZED])

@@ -6,17 +6,17 @@ import pytest
 
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.evaluation.masks import mask_faults, mask_shares
 from cd_pipeline_tests.tiny_pairs import write_pair
 
 
-def blank(height: int, width: int, changed: int) -> PairArrays:
+def blank(height: int, width: int, changed: int) -> Sample:
     """Return a grey pair whose first `changed` pixels are changed."""
     photo = np.full((height, width, 3), 90, np.uint8)
     mask = np.zeros((height, width), np.uint8)
     mask.reshape(-1)[:changed] = 255
-    return PairArrays(photo, photo, mask)
+    return Sample.of_pair(photo, photo, mask)
 
 
 @pytest.fixture

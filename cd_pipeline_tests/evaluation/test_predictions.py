@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.preprocessing import resize_mask
+from cd_pipeline.data.samples import Roots, Sample, at_input_size
 from cd_pipeline.evaluation.differencing import DifferencingOracle
+from cd_pipeline.evaluation.figures import gallery, pair_row
 from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.predictions import (
     PairScore,
-    Predictor,
-    binarise,
-    measure,
+    measure_pairs,
     scores_by_class,
     summarise,
     write_predictions,
 )
+from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged, write_pair, write_pairs_to
 
@@ -37,12 +38,12 @@ FACTORS = (2, 3)
 """The photos are 128 px high and 192 px wide: each pixel of the input is a block of 2 x 3."""
 
 
-def large(pair: PairArrays) -> PairArrays:
-    return PairArrays(*(enlarged(image, *FACTORS) for image in pair[:3]))
+def large(pair: Sample) -> Sample:
+    return Sample.of_pair(*(enlarged(image, *FACTORS) for image in pair.arrays))
 
 
 def predict(
-    tmp_path: Path, pairs: list[PairArrays], threshold: float = 0.3, smooth: bool = False
+    tmp_path: Path, pairs: list[Sample], threshold: float = 0.3, smooth: bool = False
 ) -> list[PairScore]:
     """Predict pairs named p0, p1, …; the PNGs lie in `tmp_path / "out"`."""
     rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
@@ -50,14 +51,14 @@ def predict(
     return write_predictions(predictor, rows, roots, tmp_path / "out")
 
 
-def small_probability(pair: PairArrays) -> np.ndarray:
+def small_probability(pair: Sample) -> np.ndarray:
     """Return what `BrightnessChange` answers, in float64."""
     before, after = pair.before.astype(np.float64) / 255, pair.after.astype(np.float64) / 255
     answer: np.ndarray = 1 / (1 + np.exp(-40 * (np.abs(before - after).mean(-1) - 0.1)))
     return answer
 
 
-def large_probability(pair: PairArrays) -> np.ndarray:
+def large_probability(pair: Sample) -> np.ndarray:
     small = torch.from_numpy(small_probability(pair))[None, None]
     size = (SIZE * FACTORS[0], SIZE * FACTORS[1])
     return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
@@ -74,16 +75,19 @@ def counts(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
 
 
 def test_a_pixel_is_changed_where_its_probability_is_above_the_threshold() -> None:
-    probability = np.array([[0.0, 0.3, 0.30001], [0.5, 0.29999, 1.0]], np.float32)
-    assert binarise(probability, 0.3).tolist() == [[0, 0, 255], [255, 0, 255]]
-    assert binarise(probability, 0.3).dtype == np.uint8
+    probability = np.array([[0.0, 0.29999, 0.30001], [0.5, 0.29998, 1.0]], np.float32)
+    mask = PREDICTOR.mask_of(probability)
+    assert mask.tolist() == [[0, 0, 255], [255, 0, 255]]
+    assert mask.dtype == np.uint8
+    assert replace(PREDICTOR, threshold=0.5).mask_of(probability).tolist() == [[0, 0, 0], [0, 0, 255]]
 
 
 def test_smoothing_is_the_majority_of_nine() -> None:
     probability = np.random.default_rng(0).random((20, 30)).astype(np.float32)
     average = uniform_filter((probability > 0.4).astype(np.float64), 3, mode="constant")
     expected = np.where(average > 0.5, 255, 0)
-    np.testing.assert_array_equal(binarise(probability, 0.4, smooth=True), expected)
+    predictor = replace(PREDICTOR, threshold=0.4, smooth=True)
+    np.testing.assert_array_equal(predictor.mask_of(probability), expected)
 
 
 def test_each_pair_gets_a_png_of_its_name_at_the_size_of_its_photo(tmp_path: Path) -> None:
@@ -140,7 +144,7 @@ def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_path: Path) -> None:
-    seen: list[tuple[Pair, PairArrays, np.ndarray]] = []
+    seen: list[tuple[Pair, Sample, np.ndarray]] = []
     pair = draw_pair(0, SIZE)
     rows, roots = write_pairs_to(tmp_path, [large(pair)])
     write_predictions(
@@ -164,7 +168,7 @@ def test_what_is_marked_where_nothing_counts_is_no_alarm(tmp_path: Path) -> None
     valid = np.full((SIZE, SIZE), 255, np.uint8)
     valid[:8] = 0
     write_png(tmp_path / "valid" / "p0.png", valid)
-    (row,), roots = write_pairs_to(tmp_path, [PairArrays(before, after, np.zeros_like(valid))])
+    (row,), roots = write_pairs_to(tmp_path, [Sample.of_pair(before, after, np.zeros_like(valid))])
     for counting, alarm in ((row, True), (replace(row, valid="workspace:valid/p0.png"), False)):
         (score,) = write_predictions(PREDICTOR, [counting], roots, tmp_path / "out")
         assert score.alarm is alarm
@@ -176,7 +180,7 @@ def test_one_region_of_half_a_percent_is_an_alarm(tmp_path: Path, width: int, al
     after = before.copy()
     after[5, 3 : 3 + width] = 200
     after[40, 2:20] = 200  # 18 pixels of their own do not count with the others
-    (score,) = predict(tmp_path, [PairArrays(before, after, np.zeros((SIZE, SIZE), np.uint8))])
+    (score,) = predict(tmp_path, [Sample.of_pair(before, after, np.zeros((SIZE, SIZE), np.uint8))])
     assert score.confusion == Confusion(fp=width + 18, tn=SIZE * SIZE - width - 18)
     assert (score.alarm, score.changed) == (alarm, False)
 
@@ -256,13 +260,13 @@ def test_scores_by_class_pool_the_pixels_of_each_class() -> None:
         assert table.loc[name, "f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1)
 
 
-def tiled_rows(tmp_path: Path, pairs: list[PairArrays]) -> tuple[list[Pair], Roots]:
+def tiled_rows(tmp_path: Path, pairs: list[Sample]) -> tuple[list[Pair], Roots]:
     rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
     return [replace(row, tiled=True) for row in rows], roots
 
 
-def rectangular(seed: int, height: int, width: int) -> PairArrays:
-    return PairArrays(*(image[:height, :width] for image in draw_pair(seed, max(height, width))[:3]))
+def rectangular(seed: int, height: int, width: int) -> Sample:
+    return Sample.of_pair(*(image[:height, :width] for image in draw_pair(seed, max(height, width)).arrays))
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -287,7 +291,7 @@ def test_a_tiled_pair_is_scored_at_its_own_size_and_its_png_is_that_mask(
 def test_the_callback_gets_a_tiled_pair_as_it_is(tmp_path: Path) -> None:
     pair = rectangular(0, 90, 70)
     rows, roots = tiled_rows(tmp_path, [pair])
-    seen: list[tuple[PairArrays, np.ndarray]] = []
+    seen: list[tuple[Sample, np.ndarray]] = []
     write_predictions(
         PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, arrays, mask: seen.append((arrays, mask))
     )
@@ -311,9 +315,9 @@ def test_exchanged_counts_are_those_of_the_network_on_after_and_before(tmp_path:
     mask[:8] = mask[20:25] = 255
     valid = np.full_like(mask, 255)
     valid[:, :4] = 0
-    pictures = PairArrays(before, after, mask)
+    pictures = Sample.of_pair(before, after, mask)
     if tiled:
-        pictures = PairArrays(*(np.concatenate([image, image], 1) for image in pictures[:3]))
+        pictures = Sample.of_pair(*(np.concatenate([image, image], 1) for image in pictures.arrays))
         valid = np.concatenate([valid, valid], 1)
     write_png(tmp_path / "pictures" / "valid" / "p0.png", valid)
     (row,), roots = tiled_rows(tmp_path, [pictures])
@@ -335,12 +339,28 @@ def test_a_network_without_direction_scores_the_same_on_exchanged_pairs(tmp_path
 def test_what_is_reported_of_tiled_pairs_is_at_their_own_size(tmp_path: Path) -> None:
     pairs = [rectangular(seed, 100, 130) for seed in range(3)]
     rows, roots = tiled_rows(tmp_path, pairs)
-    found = measure(PREDICTOR, rows, roots, tmp_path / "out", shown=2)
-    assert len(found.rows) == 2
-    assert {row.shape for row in found.rows} == {found.rows[0].shape}
-    assert found.changes == []
+    found = measure_pairs(PREDICTOR, rows, roots, tmp_path / "out", shown=2)
+    drawn = [at_input_size(pairs[index], SIZE) for index in (0, 2)]
+    predicted = [resize_mask(read(tmp_path / "out" / f"p{index}.png"), SIZE) for index in (0, 2)]
+    np.testing.assert_array_equal(found.sheet, gallery(list(map(pair_row, drawn, predicted))))
+    assert found.tables["per_kind"] == found.tables["per_size"] == []
     oracle = DifferencingOracle()
     for pair in pairs:
-        oracle.update(*pair[:3])
-    assert found.oracle == oracle.best()
-    assert summarise(found.scores)["f1"] == summarise(found.scores)["own_size_f1"]
+        oracle.update(*pair.arrays)
+    assert found.metrics["differencing_oracle_f1"] == oracle.best().f1
+    scores = write_predictions(PREDICTOR, rows, roots, tmp_path / "out")
+    assert found.scores.to_dict("records") == [score.to_row() for score in scores]
+    assert {name: found.metrics[name] for name in summarise(scores)} == summarise(scores)
+    assert found.metrics["f1"] == found.metrics["own_size_f1"]
+    assert f"F1 {found.metrics['f1']:.3f}" in found.headline
+
+
+def test_the_report_names_the_kinds_that_no_training_pair_had(tmp_path: Path) -> None:
+    rows, roots = write_pairs_to(tmp_path / "pictures", [draw_pair(0, SIZE)])
+    found = measure_pairs(PREDICTOR, rows, roots, tmp_path / "out", held_out_kinds=["moved"])
+    assert found.metrics["held_out_kinds"] == ["moved"]
+    assert (
+        found.metrics["by_class"]
+        == found.tables["per_class"]
+        == scores_by_class(write_predictions(PREDICTOR, rows, roots, tmp_path / "out")).to_dict("records")
+    )

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cd_pipeline.data.images import read_mask, write_png
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.evaluation.metrics import Confusion, pooled
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
-from cd_pipeline.evaluation.predictions import Predictor
+from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.real_pairs import measure_real_pairs, sized_pairs
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged
@@ -18,32 +18,32 @@ SIZE = 64
 PREDICTOR = Predictor(BrightnessChange(), SIZE, 0.3, Runtime())
 
 
-def plain_prediction(pair: PairArrays) -> np.ndarray:
+def plain_prediction(pair: Sample) -> np.ndarray:
     difference = np.abs(pair.before.astype(np.float64) - pair.after).mean(-1) / 255
     return np.asarray(1 / (1 + np.exp(-40 * (difference - 0.1))) > 0.3)
 
 
 @pytest.fixture
-def pairs() -> dict[str, PairArrays]:
+def pairs() -> dict[str, Sample]:
     return {f"pair_{i}": draw_pair(i, SIZE) for i in range(3)}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, pairs: dict[str, PairArrays]) -> Path:
+def folder(tmp_path: Path, pairs: dict[str, Sample]) -> Path:
     for name, pair in pairs.items():
-        for part, image in zip(("A", "B", "label"), pair[:3], strict=True):
+        for part, image in zip(("A", "B", "label"), pair.arrays, strict=True):
             write_png(tmp_path / "real" / part / f"{name}.png", enlarged(image, 2, 3))
     return tmp_path / "real"
 
 
 def test_both_rows_are_those_of_a_plain_computation(
-    folder: Path, pairs: dict[str, PairArrays], tmp_path: Path
+    folder: Path, pairs: dict[str, Sample], tmp_path: Path
 ) -> None:
     scores = measure_real_pairs(PREDICTOR, folder, tmp_path / "own").scores
     plain = pooled(Confusion.of(plain_prediction(pair), pair.mask) for pair in pairs.values())
     assert scores["as they are"].f1 == pytest.approx(plain.f1)
     disturbed = [
-        pair._replace(after=standard_nuisance(pair.after, nuisance_seed(name, "after")))
+        Sample.of_pair(pair.before, standard_nuisance(pair.after, nuisance_seed(name, "after")), pair.mask)
         for name, pair in pairs.items()
     ]
     worse = pooled(Confusion.of(plain_prediction(pair), pair.mask) for pair in disturbed)
@@ -83,9 +83,9 @@ def test_the_version_is_that_of_the_predicted_masks(folder: Path, tmp_path: Path
     assert measure_real_pairs(nothing, folder, tmp_path / "own").version != first
 
 
-def test_pairs_come_at_the_input_size(folder: Path, pairs: dict[str, PairArrays]) -> None:
+def test_pairs_come_at_the_input_size(folder: Path, pairs: dict[str, Sample]) -> None:
     sized = dict(sized_pairs(folder, SIZE, []))
     assert list(sized) == list(pairs)
     for name, pair in pairs.items():
-        for ours, drawn in zip(sized[name][:3], pair[:3], strict=True):
+        for ours, drawn in zip(sized[name].arrays, pair.arrays, strict=True):
             np.testing.assert_array_equal(ours, drawn)

@@ -13,22 +13,22 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 
 from cd_pipeline.data.frames import write_frame
 from cd_pipeline.data.images import Image
-from cd_pipeline.data.pairs import PairArrays
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.evaluation.threshold import (
     ChosenThreshold,
-    ScoredPair,
+    ScoredSample,
     choose,
-    predict_pairs,
+    predict_samples,
     sweep_predictions,
 )
 
 Maps = Sequence[npt.NDArray[Any]]
 
 
-def scored(probabilities: Maps, truths: Maps) -> Iterator[ScoredPair]:
+def scored(probabilities: Maps, truths: Maps) -> Iterator[ScoredSample]:
     """Predictions of which every pixel counts."""
     for probability, truth in zip(probabilities, truths, strict=True):
-        yield ScoredPair(probability.astype(np.float32), truth, np.ones(truth.shape, bool))
+        yield ScoredSample(probability.astype(np.float32), truth, np.ones(truth.shape, bool))
 
 
 CHOSEN = ChosenThreshold(0.36, 0.51, 0.34, 0.6, 0.45, "abc")
@@ -113,21 +113,21 @@ def test_pixels_that_do_not_count_do_not_move_the_threshold() -> None:
     probability = np.array([[0.9, 0.3, 0.3, 0.3]], np.float32)
     truth = np.array([[True, False, True, True]])
     valid = np.array([[True, True, False, False]])
-    sweep = sweep_predictions([ScoredPair(probability, truth, valid)], low=0.2, high=0.5, steps=2)
+    sweep = sweep_predictions([ScoredSample(probability, truth, valid)], low=0.2, high=0.5, steps=2)
     assert choose(sweep, "").threshold == pytest.approx(0.5)  # with all pixels it would be 0.2
-    everything = [ScoredPair(probability, truth, np.ones_like(valid))]
+    everything = [ScoredSample(probability, truth, np.ones_like(valid))]
     assert choose(sweep_predictions(everything, low=0.2, high=0.5, steps=2), "").threshold < 0.5
 
 
 def test_predicting_pairs_hands_over_truth_and_what_counts() -> None:
     photo, mask = np.full((2, 2, 3), 9, np.uint8), np.array([[0, 255], [0, 0]], np.uint8)
     valid = np.array([[255, 255], [0, 255]], np.uint8)
-    pairs = [PairArrays(photo, photo, mask), PairArrays(photo, photo + 1, mask, valid)]
+    pairs = [Sample.of_pair(photo, photo, mask), Sample.of_pair(photo, photo + 1, mask, valid)]
 
     def predict(before: Image, after: Image) -> npt.NDArray[np.float32]:
         return (after - before).mean(axis=2).astype(np.float32)
 
-    first, second = predict_pairs(predict, pairs)
+    first, second = predict_samples(predict, pairs)
     assert (first.probability.max(), second.probability.min()) == (0, 1)
     assert first.truth.tolist() == second.truth.tolist() == [[False, True], [False, False]]
     assert first.valid.all()

@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cd_pipeline.data.tiles import Window, starts
+from cd_pipeline.evaluation import predict
 from cd_pipeline.evaluation.predict import predict_probability, predict_tiled
 from cd_pipeline.evaluation.tiled import PredictRow, Probability, blended_strips, ramp
 from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.models.settings import Upsampling
+from cd_pipeline.models.unet import UNet
+from cd_pipeline_tests.models.one_image import settled
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -159,10 +163,10 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
 def seam_error(pictures: tuple[np.ndarray, np.ndarray]) -> dict[int, np.ndarray]:
     """How far the prediction in tiles is from that of the whole picture, by overlap."""
     model = Nearby()
-    whole = predict_probability(model, *pictures, RUNTIME)
+    whole = predict_probability(model, *pictures, runtime=RUNTIME)
     assert np.ptp(whole) > 0.3
     return {
-        overlap: np.abs(predict_tiled(model, *pictures, RUNTIME, side=SIDE, overlap=overlap) - whole)
+        overlap: np.abs(predict_tiled(model, *pictures, runtime=RUNTIME, side=SIDE, overlap=overlap) - whole)
         for overlap in (0, 8, 16)
     }
 
@@ -201,13 +205,13 @@ def test_a_picture_smaller_than_a_tile_is_mirrored_to_it_and_answered_at_its_own
     height: int, width: int
 ) -> None:
     model = Nearby()
-    before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(3, 80)[:2])
-    found = predict_tiled(model, before, after, RUNTIME, side=SIDE, overlap=8)
+    before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(3, 80).pictures)
+    found = predict_tiled(model, before, after, runtime=RUNTIME, side=SIDE, overlap=8)
     assert (found.dtype, found.shape) == (np.float32, (height, width))
     if max(height, width) <= SIDE:
         missing = ((0, SIDE - height), (0, SIDE - width), (0, 0))
         enlarged = [np.pad(image, missing, mode="symmetric") for image in (before, after)]
-        expected = predict_probability(model, *enlarged, RUNTIME)[:height, :width]
+        expected = predict_probability(model, *enlarged, runtime=RUNTIME)[:height, :width]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -216,13 +220,18 @@ def test_a_picture_smaller_than_a_tile_is_mirrored_to_it_and_answered_at_its_own
 def test_an_answer_of_each_pixel_alone_does_not_depend_on_size_and_overlap(
     width: int, height: int, overlap: int
 ) -> None:
-    before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(8, 90)[:2])
-    found = predict_tiled(BrightnessChange(), before, after, RUNTIME, side=SIDE, overlap=overlap)
+    before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(8, 90).pictures)
+    found = predict_tiled(BrightnessChange(), before, after, runtime=RUNTIME, side=SIDE, overlap=overlap)
     levels = np.abs(before.astype(np.float64) - after).mean(-1) / 255
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-40 * (levels - 0.1))), atol=1e-5)
 
 
-def test_no_batch_is_larger_than_eight_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("pixels", "batches"), [(8 * SIDE**2, [8, 4]), (5 * SIDE**2 - 1, [4, 4, 4]), (9, [1] * 12)]
+)
+def test_no_batch_holds_more_pixels_than_are_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, pixels: int, batches: list[int]
+) -> None:
     sizes: list[tuple[int, ...]] = []
 
     class Watched(BrightnessChange):
@@ -230,12 +239,113 @@ def test_no_batch_is_larger_than_eight_tiles(monkeypatch: pytest.MonkeyPatch) ->
             sizes.append(tuple(before.shape))
             return super().forward(before, after)
 
-    before, after = (np.tile(image, (1, 12, 1)) for image in draw_pair(1, 32)[:2])
-    predict_tiled(Watched(), before, after, RUNTIME, side=SIDE, overlap=0)
-    assert sizes == [(8, 3, SIDE, SIDE), (4, 3, SIDE, SIDE)]
+    monkeypatch.setattr(predict, "PIXELS_AT_ONCE", pixels)
+    before, after = (np.tile(image, (1, 12, 1)) for image in draw_pair(1, 32).pictures)
+    predict_tiled(Watched(), before, after, runtime=RUNTIME, side=SIDE, overlap=0)
+    assert sizes == [(count, 3, SIDE, SIDE) for count in batches]
 
 
 def test_an_overlap_of_a_whole_tile_is_refused() -> None:
-    before, after = draw_pair(1, 64)[:2]
+    before, after = draw_pair(1, 64).pictures
     with pytest.raises(ValueError, match=r"overlap 32 must be in \[0, 32\)"):
-        predict_tiled(BrightnessChange(), before, after, RUNTIME, side=SIDE, overlap=32)
+        predict_tiled(BrightnessChange(), before, after, runtime=RUNTIME, side=SIDE, overlap=32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(layouts(), st.integers(2, 4))
+def test_classes_are_blended_each_as_if_it_were_alone(
+    layout: tuple[int, int, int, int], classes: int
+) -> None:
+    width, height, side, overlap = layout
+    # tiles disagree, so that the blending shows
+    answers = np.random.default_rng(classes).random((classes, 24, 24)).astype(np.float32)
+
+    def predict_row(windows: list[Window], some: slice | int = slice(None)) -> list[Probability]:
+        return [answers[some, : window.height, : window.width] for window in windows]
+
+    found = np.concatenate(list(blended_strips(predict_row, width, height, side, overlap)), axis=1)
+    assert (found.dtype, found.shape) == (np.float32, (classes, height, width))
+    for index, plane in enumerate(found):
+        alone = blended_strips(lambda w, i=index: predict_row(w, i), width, height, side, overlap)
+        np.testing.assert_array_equal(plane, np.concatenate(list(alone)))
+
+
+def test_a_strip_that_is_kept_is_not_written_to_later() -> None:
+    whole = np.stack([picture(30, 50), picture(30, 50) / 2])
+    strips, copies = [], []
+    cut = lambda windows: [whole[:, window.rows, window.columns] for window in windows]
+    for strip in blended_strips(cut, 30, 50, 16, 6):
+        strips.append(strip)
+        copies.append(strip.copy())
+    assert len(strips) > 3
+    for strip, copied in zip(strips, copies, strict=True):
+        np.testing.assert_array_equal(strip, copied)
+
+
+CONTEXT = 12
+"""Px beyond which a UNet of two levels sees nothing; found by `reach`."""
+
+
+def two_levels(classes: int, upsampling: Upsampling, *, align_corners: bool = False) -> nn.Module:
+    torch.manual_seed(11)
+    net = UNet(classes=classes, widths=(8, 16), upsampling=upsampling, align_corners=align_corners)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight)  # answers that differ from place to place
+    return settled(net)
+
+
+def reach(net: nn.Module) -> int:
+    """How far from a pixel, in px, others change its answer, at either place of the 2x2 pooling."""
+    image = torch.rand(1, 3, 96, 96, requires_grad=True)
+    farthest = 0
+    for middle in (48, 49):
+        (gradient,) = torch.autograd.grad(net(image)[0, :, middle, middle].sum(), image)
+        rows = gradient.abs().sum((0, 1, 3)).nonzero()
+        farthest = max(farthest, int((rows - middle).abs().max()))
+    return farthest
+
+
+def inside_every_tile(length: int, side: int, overlap: int, context: int) -> np.ndarray:
+    """Which positions have `context` px around them, as far as the picture goes, in every tile over them."""
+    whole = np.ones(length, bool)
+    for start in starts(length, side, overlap):
+        position = np.arange(start, min(start + side, length))
+        left = (position - context >= start) | (start == 0)
+        right = (position + context < start + side) | (start + side >= length)
+        whole[position] &= left & right
+    return whole
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("upsampling", ["bilinear", "bilinear_conv", "deconv"])
+def test_a_unet_answers_in_tiles_as_on_the_whole_picture_where_tiles_hold_its_context(
+    upsampling: Upsampling, classes: int
+) -> None:
+    net, side, overlap = two_levels(classes, upsampling), 64, 2 * CONTEXT + 4
+    assert reach(net) <= CONTEXT
+    # tiles start at even pixels, as the pooling needs: 0, 36, 72 and so on, the last one at height - side
+    image = np.random.default_rng(5).integers(0, 256, (140, 154, 3), np.uint8)
+    whole = predict_probability(net, image, runtime=RUNTIME)
+    tiled = predict_tiled(net, image, runtime=RUNTIME, side=side, overlap=overlap)
+    inside = inside_every_tile(140, side, overlap, CONTEXT)[:, None]
+    inside = inside & inside_every_tile(154, side, overlap, CONTEXT)
+    assert inside.mean() > 0.1
+    assert np.ptp(whole) > 0.2
+    error = np.abs(tiled - whole).reshape(-1, 140, 154).max(0)
+    assert error[inside].max() < 1e-4
+    # elsewhere the tile that sees too little counts least: the error stays a fraction of that without overlap
+    bare = np.abs(predict_tiled(net, image, runtime=RUNTIME, side=side, overlap=0) - whole)
+    assert error.max() < 0.5 * bare.max()
+
+
+def test_corner_aligned_upsampling_answers_differently_in_tiles() -> None:
+    image = np.random.default_rng(5).integers(0, 256, (140, 154, 3), np.uint8)
+    errors = []
+    for align_corners in (False, True):
+        net = two_levels(1, "bilinear", align_corners=align_corners)
+        whole = predict_probability(net, image, runtime=RUNTIME)
+        tiled = predict_tiled(net, image, runtime=RUNTIME, side=64, overlap=28)
+        inside = inside_every_tile(140, 64, 28, CONTEXT)[:, None] & inside_every_tile(154, 64, 28, CONTEXT)
+        errors.append(np.abs(tiled - whole)[inside].max())
+    assert errors[0] < 1e-4 < errors[1]

@@ -7,9 +7,10 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cd_pipeline.data.task import Task
 from cd_pipeline.export.agreeing import AgreementLimits, Export, export_agreeing
 from cd_pipeline.export.coreml import read_package_metadata
-from cd_pipeline.export.package_check import ImagePair
+from cd_pipeline.export.package_check import Pictures
 
 SIZE = 16
 STRICT = AgreementLimits(max_probability_difference=1e-5)
@@ -33,7 +34,7 @@ class Gain(nn.Module):
 pytestmark = pytest.mark.slow
 
 
-def pairs() -> list[ImagePair]:
+def pairs() -> list[Pictures]:
     rng = np.random.default_rng(0)
     before, after = rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     return [(before, after)]
@@ -79,3 +80,32 @@ def test_a_package_that_agrees_in_no_precision_is_left_to_its_check(tmp_path: Pa
     done = export(tmp_path / "a.mlpackage", AgreementLimits(min_mask_iou=1.1))
     assert done.precision == "float32"
     assert AgreementLimits(min_mask_iou=1.1).violations(done.agreement)
+
+
+class Steep(nn.Module):
+    """Three classes of one image by steep functions of its color, so that float16 rounding is visible."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 200 * (image - image.flip(1))
+
+
+def test_several_classes_have_no_threshold_and_agree_once_the_image_is_read_in_float32(
+    tmp_path: Path,
+) -> None:
+    done = export_agreeing(
+        Steep().eval(),
+        tmp_path / "a.mlpackage",
+        lambda: [(image,) for pair in pairs() for image in pair],
+        task=Task(pictures=1, classes=3),
+        precision="float16",
+        limits=STRICT,
+        size=SIZE,
+        threshold=None,
+        pixel_scale=1 / 255,
+        metadata={"class_names": "red, green, blue"},
+        description="test",
+    )
+    assert done.precision == "mixed"
+    assert any("float16: The largest probability difference" in sentence for sentence in done.given_up)
+    assert (done.agreement.pairs, done.agreement.class_map_faults) == (2, 0)
+    assert done.agreement.max_probability_difference == pytest.approx(0, abs=1e-5)

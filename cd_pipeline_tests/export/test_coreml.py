@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cd_pipeline.data.task import Task
 from cd_pipeline.export.coreml import (
-    ExportedChangeDetector,
+    ExportedNetwork,
     evaluation_copy,
     export_mlpackage,
     import_coremltools,
@@ -42,6 +43,27 @@ class TinyDetector(nn.Module):
         return self.layers(torch.cat([before, after], 1))
 
 
+class TinySegmenter(nn.Module):
+    """One image to C logits a pixel; in training to those of two heads."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Conv2d(3, classes, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        logits = self.layers(image)
+        return [logits, logits] if self.training else logits
+
+
+def export_segmenter(path: Path, classes: int, **changes: object) -> Path:
+    settings = {"metadata": {"class_names": "sky, road, car"}, "description": "Names pixels.", **changes}
+    task = Task(pictures=1, classes=classes)
+    model = TinySegmenter(classes).train()
+    export_mlpackage(model, path, task=task, size=SIZE, pixel_scale=1 / 255, **settings)
+    return path
+
+
 def export(path: Path, seed: int = 0, **changes: object) -> Path:
     settings = {"metadata": {"threshold": "0.42"}, "description": "Finds changes.", **changes}
     export_mlpackage(TinyDetector(seed), path, size=SIZE, pixel_scale=1 / 255, **settings)
@@ -63,8 +85,47 @@ def test_the_wrapper_gives_the_sigmoid_of_the_logits() -> None:
     model = TinyDetector().eval()
     before, after = torch.rand(2, 1, 3, SIZE, SIZE)
     expected = 1 / (1 + np.exp(-model(before, after).detach().double().numpy()))
-    found = ExportedChangeDetector(model)(before, after).detach()
+    found = ExportedNetwork(model, Task())(before, after).detach()
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_of_several_classes_the_wrapper_gives_the_softmax_and_the_largest() -> None:
+    model, image = TinySegmenter(3).eval(), torch.rand(1, 3, SIZE, SIZE)
+    logits = model(image).detach().double().numpy()
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    probability, class_map = ExportedNetwork(model, Task(pictures=1, classes=3))(image)
+    np.testing.assert_allclose(probability.detach(), expected, atol=1e-6)
+    np.testing.assert_array_equal(class_map, logits.argmax(1))
+
+
+def test_the_interface_of_one_image_and_a_binary_mask(tmp_path: Path) -> None:
+    description = load_spec(export_segmenter(tmp_path / "a.mlpackage", 1, metadata={})).description
+    (image,), (output,) = description.input, description.output
+    assert (image.name, image.shortDescription) == ("image", "The image: RGB, 16x16 pixels, values 0-255")
+    assert (output.name, list(output.type.multiArrayType.shape)) == ("probability", [1, 1, SIZE, SIZE])
+    assert output.shortDescription == (
+        "Probability from 0 to 1 that a pixel is foreground, float32, shape (1, 1, 16, 16)"
+    )
+
+
+def test_the_interface_of_several_classes_has_their_probabilities_and_a_class_map(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = export_segmenter(tmp_path / "a.mlpackage", 3)
+    assert caplog.records == [], "an export tells nothing"
+    description = load_spec(path).description
+    assert [feature.name for feature in description.input] == ["image"]
+    probability, class_map = description.output
+    shapes = [list(output.type.multiArrayType.shape) for output in (probability, class_map)]
+    assert shapes == [[1, 3, SIZE, SIZE], [1, SIZE, SIZE]]
+    types = [output.type.multiArrayType.dataType for output in (probability, class_map)]
+    assert types == [probability.type.multiArrayType.FLOAT32, probability.type.multiArrayType.INT32]
+    assert (probability.name, class_map.name) == ("probability", "class_map")
+    assert "float32, shape (1, 3, 16, 16)" in probability.shortDescription
+    assert "int32, shape (1, 16, 16), values 0 to 2" in class_map.shortDescription
+    for output in (probability, class_map):
+        assert "in the order of the metadata entry class_names" in output.shortDescription
+    assert read_package_metadata(path)["class_names"] == "sky, road, car"
 
 
 def test_the_interface_is_two_rgb_images_and_a_float_probability(package: Path) -> None:
@@ -229,5 +290,7 @@ def test_wrong_arguments_are_refused_with_the_remedy(tmp_path: Path) -> None:
         export(tmp_path / "a.mlmodel")
     with pytest.raises(TypeError, match="metadata 'threshold': found float, expected str"):
         export(tmp_path / "a.mlpackage", metadata={"threshold": 0.5})
+    with pytest.raises(ValueError, match="no 'class_names'; give the names of the 3 classes in order"):
+        export_segmenter(tmp_path / "a.mlpackage", 3, metadata={})
     with pytest.raises(FileNotFoundError, match=r"none\.mlpackage: no Core ML package"):
         read_package_metadata(tmp_path / "none.mlpackage")

@@ -83,6 +83,11 @@ def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def min_max(x: Tensor) -> Tensor:
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return (x - low) / (high - low + 1e-6)
+
+
 IMAGE = (1, 4, 6, 8)
 
 # op that must appear -> module, input shapes
@@ -128,6 +133,11 @@ CASES: dict[str, tuple[str, Callable[[], nn.Module], list[tuple[int, ...]]]] = {
         lambda: Function(lambda x: F.interpolate(x, size=(9, 20), mode="bilinear", align_corners=False)),
         [IMAGE],
     ),
+    "upsample_bilinear to a size, corners": (
+        "upsample_bilinear",
+        lambda: Function(lambda x: F.interpolate(x, size=(11, 13), mode="bilinear", align_corners=True)),
+        [(1, 2, 6, 7)],
+    ),
     "upsample_nearest": ("upsample_nearest_neighbor", lambda: nn.Upsample(scale_factor=2), [IMAGE]),
     "pad": ("pad", lambda: nn.ConstantPad2d((1, 2, 3, 0), 0.5), [IMAGE]),
     "pad, reflect": ("pad", lambda: nn.ReflectionPad2d((1, 2, 3, 0)), [IMAGE]),
@@ -162,6 +172,14 @@ CASES: dict[str, tuple[str, Callable[[], nn.Module], list[tuple[int, ...]]]] = {
     "reduce_sum": ("reduce_sum", lambda: Function(lambda x: x.sum((2, 3))), [IMAGE]),
     "reduce_max": ("reduce_max", lambda: Function(lambda x: x.amax((-1,))), [IMAGE]),
     "reduce_min": ("reduce_min", lambda: Function(lambda x: x.amin((2, 3), keepdim=True)), [IMAGE]),
+    "reduce_argmax": ("reduce_argmax", lambda: Function(lambda x: x.argmax(1)), [IMAGE]),
+    "reduce_argmax, last axis kept": (
+        "reduce_argmax",
+        lambda: Function(lambda x: x.argmax(-1, keepdim=True)),
+        [IMAGE],
+    ),
+    "min-max scaling": ("reduce_max", lambda: Function(min_max), [IMAGE]),
+    "mean and deviation": ("mul", lambda: Function(lambda x: (x - x.new_tensor(0.4)) / 0.2), [IMAGE]),
     "concat": ("concat", lambda: Function(lambda a, b: torch.cat([a, b, a], 1)), [IMAGE, IMAGE]),
     "stack": ("stack", lambda: Function(lambda a, b: torch.stack([a, b], 2)), [(1, 4, 6), (1, 4, 6)]),
     "split": ("split", lambda: Function(lambda x: torch.mul(*torch.split(x, [2, 2], 1))), [IMAGE]),
@@ -329,6 +347,23 @@ def test_upsampling_by_a_fraction_uses_the_output_size(target: str, tmp_path: Pa
     x = sample(1, 2, 5, 4)
     expected = F.interpolate(x, size=(7, 6), mode="bilinear", align_corners=False)
     np.testing.assert_allclose(run(path, [x], "float32"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("axis", "keep_dims"), [(1, False), (-1, True)])
+def test_argmax_gives_whole_numbers_and_of_equal_ones_the_first(
+    axis: int, keep_dims: bool, tmp_path: Path
+) -> None:
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+
+    path = convert_mil(
+        lambda x0: mb.reduce_argmax(x=x0, axis=axis, keep_dims=keep_dims, name="y"),
+        [(2, 3, 4)],
+        tmp_path / "argmax.mlpackage",
+    )
+    x = torch.randint(0, 2, (2, 3, 4), generator=torch.Generator().manual_seed(0)).float()  # many ties
+    found = run(path, [x], "float32")
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, x.numpy().argmax(axis, keepdims=keep_dims))
 
 
 def test_relu6_is_bounded_at_six(tmp_path: Path) -> None:

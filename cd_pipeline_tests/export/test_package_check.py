@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cd_pipeline.export.coreml import export_mlpackage, import_coremltools, load_spec
 from cd_pipeline.export.mil_executor import PackageExecutor
-from cd_pipeline.export.package_check import PackageAgreement, _Sums, check_package
+from cd_pipeline.export.package_check import PackageAgreement, _Answer, _Sums, check_package
 
 SIZE = 64
 THRESHOLD = 0.5
@@ -258,9 +258,9 @@ def test_the_iou_is_pooled_over_pairs_whose_expected_mask_is_not_empty() -> None
     half = np.zeros((1, 1, 2, 2), np.float32)
     half[..., 0] = 1
     empty, full = np.zeros_like(half), np.ones_like(half)
-    sums.add(half, full, 0.5)  # 2 of 4
-    sums.add(full, full, 0.5)  # 4 of 4
-    sums.add(empty, full, 0.5)  # left out of the IoU, counted as flipped
+    for expected, found in ((half, full), (full, full), (empty, full)):
+        sums.add(_Answer.of(expected, 0.5), _Answer.of(found, 0.5))
+    # 2 of 4, 4 of 4; the last is left out of the IoU and counted as flipped
     assert (sums.pairs, sums.non_empty_pairs) == (3, 2)
     assert (sums.intersection, sums.union) == (6, 8)
     assert (sums.flipped, sums.pixels) == (6, 12)
@@ -268,13 +268,15 @@ def test_the_iou_is_pooled_over_pairs_whose_expected_mask_is_not_empty() -> None
 
 def test_a_probability_at_the_threshold_is_not_a_change() -> None:
     sums = _Sums()
-    sums.add(np.full((1, 1, 1, 2), 0.5, np.float32), np.full((1, 1, 1, 2), 0.5, np.float32), 0.5)
+    answer = _Answer.of(np.full((1, 1, 1, 2), 0.5, np.float32), 0.5)
+    sums.add(answer, answer)
     assert (sums.non_empty_pairs, sums.flipped) == (0, 0)
 
 
 def test_a_probability_that_is_not_a_number_breaks_the_limits() -> None:
     sums = _Sums()
-    sums.add(np.zeros((1, 1, 1, 2), np.float32), np.array([[[[0.0, math.nan]]]], np.float32), 0.5)
+    expected, found = np.zeros((1, 1, 1, 2), np.float32), np.array([[[[0.0, math.nan]]]], np.float32)
+    sums.add(_Answer.of(expected, 0.5), _Answer.of(found, 0.5))
     assert sums.largest == math.inf
 
 
@@ -295,16 +297,18 @@ def test_violations_name_each_broken_limit_with_its_figure() -> None:
         flipped_share=0.002,
         mask_iou=0.98,
         non_finite_ops=("conv_1",),
+        class_map_faults=7,
     )
     assert agreement.violations() == [
         "The largest probability difference is 0.0300, allowed is 0.02.",
-        "The IoU of the masks over 2 non-empty pairs is 0.9800, required is 0.99.",
+        "The IoU of the masks over 2 non-empty samples is 0.9800, required is 0.99.",
         "0.200% of the pixels change class, allowed is 0.100%.",
         "These ops gave NaN or infinity: conv_1.",
+        "At 7 pixels class_map is not the class of the package's own largest probability.",
     ]
-    assert len(agreement.violations(max_difference=0.05, min_mask_iou=0.9, max_flipped_share=0.01)) == 1
+    assert len(agreement.violations(max_difference=0.05, min_mask_iou=0.9, max_flipped_share=0.01)) == 2
 
 
 def test_a_check_without_pairs_is_an_error(package: Path, model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="no pairs to check it on"):
+    with pytest.raises(ValueError, match="no samples to check it on"):
         check(package, model, [])

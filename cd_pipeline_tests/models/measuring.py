@@ -16,19 +16,19 @@ def parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def multiply_adds(net: nn.Module, size: int = 256) -> int:
-    """Count those of convolutions and matrix products for a pair; the network is left in evaluation mode."""
+def multiply_adds(net: nn.Module, size: int = 256, pictures: int = 2) -> int:
+    """Count those of convolutions and matrix products for a sample; the network is left in evaluation mode."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(*photos(size, size, 1))
+        net.eval()(*photos(size, size, 1)[:pictures])
     return counter.get_total_flops() // 2
 
 
-def settled(net: nn.Module, batches: int = 12) -> nn.Module:
+def settled(net: nn.Module, batches: int = 12, pictures: int = 2) -> nn.Module:
     """Give the network batch statistics that are not the initial ones, and evaluation mode."""
     net.train()
     with torch.no_grad():
         for seed in range(batches):
-            net(*photos(64, 64, 4, seed))
+            net(*photos(64, 64, 4, seed)[:pictures])
     return net.eval()
 
 

@@ -1,4 +1,5 @@
 import logging
+import re
 import time
 import urllib.error
 import urllib.request
@@ -13,13 +14,16 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+from cd_pipeline.data.settings import InputSettings
+from cd_pipeline.data.task import Task
 from cd_pipeline.models.build import NETWORKS, build_model, start_model
-from cd_pipeline.models.settings import NETWORK_OPTIONS, ModelSettings
+from cd_pipeline.models.settings import NETWORK_OPTIONS, ONE_IMAGE_NETWORKS, ModelSettings
 from cd_pipeline.models.siamese_unet import SiameseUNet
 from cd_pipeline.models.tiny_cd import TinyCD
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.models.tiny_siamese_unet import TinySiameseUNet
 from cd_pipeline.training.checkpoint import weights_digest
+from cd_pipeline_tests.models.measuring import photos
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -86,19 +90,44 @@ def test_the_options_reach_the_network_that_takes_them() -> None:
     assert isinstance(narrow.bottleneck[1], nn.GroupNorm)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "siamese_unet"])
-@pytest.mark.parametrize(("option", "value"), [("fusion", "difference"), ("width", 64), ("norm", "group")])
+OPTIONS: dict[str, object] = {
+    "fusion": "difference",
+    "width": 64,
+    "widths": (8, 16),
+    "norm": "group",
+    "upsampling": "deconv",
+    "align_corners": False,
+    "bias": False,
+    "deep_supervision": False,
+}
+"""A value of each that is not the default."""
+TAKERS = {option: [name for name, taken in NETWORK_OPTIONS.items() if option in taken] for option in OPTIONS}
+
+
+def test_the_options_are_all_there_are() -> None:
+    assert {option for taken in NETWORK_OPTIONS.values() for option in taken} == set(OPTIONS)
+    assert TAKERS["fusion"] == TAKERS["width"] == ["siamese_unet"]
+    assert TAKERS["norm"] == ["siamese_unet", "unet", "unet_plus_plus", "attention_unet", "resunet"]
+    assert (TAKERS["bias"], TAKERS["deep_supervision"]) == (["unet"], ["unet_plus_plus"])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [(name, o, value) for name in NETWORKS for o, value in OPTIONS.items() if name not in TAKERS[o]],
+)
 def test_an_option_that_the_network_would_ignore_is_refused_with_those_that_take_it(
     name: str, option: str, value: object
 ) -> None:
-    message = f"{option} is {value!r}, which {name} does not take; leave it out, or use one of: siamese_unet"
-    with pytest.raises(ValidationError, match=message):
+    takers = ", ".join(TAKERS[option])
+    message = f"{option} is {value!r}, which {name} does not take; leave it out, or use one of: {takers}"
+    with pytest.raises(ValidationError, match=re.escape(message)):
         ModelSettings(name=name, **{option: value})
 
 
 def test_settings_come_back_from_their_dump() -> None:
     chosen = [ModelSettings(name=name) for name in NETWORKS]
     chosen.append(ModelSettings(name="siamese_unet", width=8, fusion="difference", norm="group"))
+    chosen.append(ModelSettings(name="unet", widths=(8, 16), norm="none", upsampling="deconv", bias=False))
     for settings in chosen:
         assert ModelSettings(**settings.model_dump()) == settings
 
@@ -107,6 +136,79 @@ def test_settings_come_back_from_their_dump() -> None:
 def test_an_option_out_of_its_range_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         ModelSettings(name="siamese_unet", **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"widths": (8,)}, {"widths": (8, 12)}, {"widths": (0, 8)}, {"upsampling": "nearest"}]
+)
+def test_an_option_of_one_image_networks_out_of_its_range_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ModelSettings(name="unet", **wrong)
+
+
+def test_widths_norm_and_upsampling_reach_a_one_image_network() -> None:
+    network = build_model(ModelSettings(name="unet", widths=(8, 16), norm="group", upsampling="deconv"))
+    kinds = {type(module) for module in network.modules()}
+    assert {nn.GroupNorm, nn.ConvTranspose2d} <= kinds
+    assert nn.BatchNorm2d not in kinds
+    assert [level[0][0].out_channels for level in network.encoder.levels] == [8, 16]
+
+
+SMALL = {
+    name: {"widths": (8, 16)} if "widths" in NETWORK_OPTIONS[name] else dict[str, object]()
+    for name in ONE_IMAGE_NETWORKS
+}
+
+
+@pytest.mark.parametrize("name", ONE_IMAGE_NETWORKS)
+def test_a_one_image_network_has_a_logit_a_class(name: str) -> None:
+    network = build_model(ModelSettings(name=name, **SMALL[name]), Task(pictures=1, classes=5)).eval()
+    with torch.no_grad():
+        assert network(photos(32, 32)[0]).shape == (2, 5, 32, 32)
+
+
+def test_without_a_task_a_network_has_one_class_and_its_own_pictures() -> None:
+    with torch.no_grad():
+        one = build_model(ModelSettings(name="unet", widths=(8, 16))).eval()
+        assert one(photos(32, 32)[0]).shape == (2, 1, 32, 32)
+        two = build_model(ModelSettings(name="siamese_unet", width=8)).eval()
+        assert two(*photos(32, 32)).shape == (2, 1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [(name, Task(pictures=2)) for name in ONE_IMAGE_NETWORKS]
+    + [(name, Task(pictures=1)) for name in NETWORKS if name not in ONE_IMAGE_NETWORKS]
+    + [(name, Task(pictures=2, classes=3)) for name in NETWORKS if name not in ONE_IMAGE_NETWORKS]
+    + [("unet", Task(pictures=2, classes=3)), ("siamese_unet", Task(pictures=1, classes=3))],
+)
+def test_a_network_that_is_not_for_the_task_is_refused_with_those_of_one_image(name: str, task: Task) -> None:
+    takes = 1 if name in ONE_IMAGE_NETWORKS else 2
+    message = (
+        f"model.name is {name}, which takes {takes} pictures and is not for {task.pictures} pictures and "
+        f"{task.classes} classes; one image: {', '.join(ONE_IMAGE_NETWORKS)}"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_model(ModelSettings(name=name), task)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        start_model(ModelSettings(name=name), task, seed=1, logger=LOGGER)
+
+
+@pytest.mark.parametrize("scaling", ["min_max", "mean_std"])
+def test_a_scaled_network_starts_from_the_seed_of_the_plain_one_and_goes_on_from_its_state(
+    scaling: str, tmp_path: Path
+) -> None:
+    settings = ModelSettings(name="unet", widths=(8, 16))
+    plain, _ = start_model(settings, seed=5, logger=LOGGER)
+    torch.save(plain.state_dict(), tmp_path / "old.pt")
+    scaled_input = InputSettings.model_validate({"scaling": scaling})
+    going_on = settings.model_copy(update={"start_from": str(tmp_path / "old.pt")})
+    for chosen, seed in ((settings, 5), (going_on, 6)):
+        scaled, pretrained = start_model(chosen, None, scaled_input, seed=seed, logger=LOGGER)
+        assert not pretrained
+        assert list(scaled.state_dict()) == [f"network.{name}" for name in plain.state_dict()]
+        for name, value in plain.state_dict().items():
+            assert torch.equal(scaled.state_dict()[f"network.{name}"], value)
 
 
 @pytest.mark.parametrize("wrong", [{"name": "resnet"}, {"weights": "imagenet"}, {"pretrained": "perhaps"}])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cd_pipeline.data.task import Task
 from cd_pipeline.export.coreml import export_mlpackage
 from cd_pipeline.export.package_check import check_package
 from cd_pipeline.models.build import NETWORKS, build_model
@@ -27,14 +28,22 @@ SETTINGS = {name: ModelSettings(name=name) for name in NETWORKS} | {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_network_exports_to_a_package_that_agrees_with_it(name: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    model = settled(build_model(SETTINGS[name]), 4)
+    task = Task(pictures=SETTINGS[name].pictures)
+    model = settled(build_model(SETTINGS[name]), 4, task.pictures)
     path = tmp_path / "a.mlpackage"
     export_mlpackage(
-        model, path, size=SIZE, pixel_scale=1 / 255, metadata={}, description="", precision="float32"
+        model,
+        path,
+        task=task,
+        size=SIZE,
+        pixel_scale=1 / 255,
+        metadata={},
+        description="",
+        precision="float32",
     )
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, SIZE, SIZE, 3), dtype=np.uint8)
-    pairs = [(before, after) for before, after in images]
-    agreement = check_package(path, model, pairs, threshold=0.5, pixel_scale=1 / 255)
+    images = np.random.default_rng(0).integers(0, 256, (3, task.pictures, SIZE, SIZE, 3), dtype=np.uint8)
+    samples = [tuple(pictures) for pictures in images]
+    agreement = check_package(path, model, samples, task=task, threshold=0.5, pixel_scale=1 / 255)
     assert agreement.pairs == 3
     assert agreement.max_probability_difference < 1e-4
     assert agreement.non_finite_ops == ()

@@ -53,7 +53,7 @@ class Described(nn.Module):
             x = unit(x)
             if number % 2:
                 maps.append(x)
-                x = F.max_pool2d(x, 2)
+                x = F.max_pool2d(x, 2, ceil_mode=True)
         return maps
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ class Described(nn.Module):
         *skips, deepest = [torch.cat([a, b, torch.abs(a - b)], 1) for a, b in maps]
         x = self.deepest(deepest)
         for (up, first, second), skip in zip(self.decoder, skips[::-1], strict=True):
-            x = F.interpolate(up(x), size=skip.shape[2:], mode="bilinear")
-            x = second(first(torch.cat([x, skip], 1)))
+            height, width = skip.shape[2:]
+            x = second(first(torch.cat([up(x)[..., :height, :width], skip], 1)))
         return self.head(x)
 
 

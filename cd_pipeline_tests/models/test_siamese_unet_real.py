@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cd_pipeline.data.datasets import PairDataset
-from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.datasets import SampleDataset
+from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.two_date import scan_two_date
 from cd_pipeline.data.two_date_pairs import two_date_rows
@@ -20,7 +20,7 @@ from cd_pipeline.training.settings import TrainingSettings
 def test_it_fits_six_real_tiles(real_data: Path) -> None:
     root = real_data / "levir"
     rows = two_date_rows(root, scan_two_date(root).pairs, InputSettings(fit="tile"))
-    tiles = PairDataset([row for row in rows if row.split == "train"], Roots(root, root), 256)
+    tiles = SampleDataset([row for row in rows if row.split == "train"], Roots(root, root), 256)
     assert len(tiles) == 6
     settings = TrainingSettings.model_validate(
         {"preset": "siamese", "epochs": 60, "batch_size": 2, "learning_rate": 1e-3, "best_by": "f1"}

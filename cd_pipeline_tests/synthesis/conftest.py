@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cd_pipeline.data.pairs import Roots
 from cd_pipeline.data.photos import Photo, scan_photos
+from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.realistic_plan import PhotoSource

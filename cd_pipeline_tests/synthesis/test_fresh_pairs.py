@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cd_pipeline.data.datasets import EpochSampler, PairDataset
+from cd_pipeline.data.datasets import EpochSampler, SampleDataset
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.pairs import Roots
 from cd_pipeline.data.photos import scan_photos
 from cd_pipeline.data.preprocessing import resize_photo
+from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.fresh_pairs import FreshPairs
@@ -99,7 +99,7 @@ def test_fresh_and_frozen_items_have_one_form(pairs: list[Pair], roots: Roots, t
     frozen = plan_pairs(photos, PublishedSynthesis())
     own = Roots(roots.source, tmp_path)
     render_pairs(frozen, own, threads=2)
-    first = PairDataset(frozen, own, SIZE)[0, 0]
+    first = SampleDataset(frozen, own, SIZE)[0, 0]
     second = FreshPairs(pairs, roots, SIZE, SETTINGS)[0, 0]
     assert (first.shape, first.dtype) == (second.shape, second.dtype)
     assert len(FreshPairs(pairs, roots, SIZE, SETTINGS)) == len(pairs) == 7
@@ -191,7 +191,7 @@ def test_realistic_items_are_the_rendered_plans_of_their_epoch(
     seen = set()
     for (epoch, index), item in realistic_items.items():
         pair = realistic_pairs[index]
-        before, after, mask, valid = render_plan(pair, draw_plan(pair, REALISTIC, pools, epoch), photos)
+        (before, after), mask, valid = render_plan(pair, draw_plan(pair, REALISTIC, pools, epoch), photos)
         np.testing.assert_array_equal(item[:3].permute(1, 2, 0), before)
         np.testing.assert_array_equal(item[3:6].permute(1, 2, 0), after)
         np.testing.assert_array_equal(item[6], mask)
@@ -202,4 +202,4 @@ def test_realistic_items_are_the_rendered_plans_of_their_epoch(
 
 def test_fresh_pairs_are_worth_a_process_of_their_own_and_frozen_ones_are_not() -> None:
     assert FreshPairs.draws
-    assert not getattr(PairDataset, "draws", False)
+    assert not getattr(SampleDataset, "draws", False)

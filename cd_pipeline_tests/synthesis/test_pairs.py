@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cd_pipeline.data.images import read_mask, read_photo, write_png
 from cd_pipeline.data.manifest import Pair, read_pairs, write_pairs
-from cd_pipeline.data.pairs import Roots, load_pair
 from cd_pipeline.data.photos import Photo, scan_photos
+from cd_pipeline.data.samples import Roots, load_sample
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.pairs import (
@@ -195,7 +195,7 @@ def test_rendering_writes_one_after_and_one_mask_a_pair(photos: list[Photo], roo
     assert set(files(roots.workspace)) == expected
     assert len(calls) == len(pairs)
     for pair in pairs:
-        loaded = load_pair(pair, roots)
+        loaded = load_sample(pair, roots)
         assert untruthful_pixels(loaded) == 0
         for stored, drawn in zip(loaded, render_pair(pair, PhotoStore(roots)), strict=True):
             np.testing.assert_array_equal(stored, drawn)
@@ -241,7 +241,7 @@ def test_reencoded_pairs_bring_their_own_before(photos: list[Photo], roots: Root
     render_pairs(pairs, roots, threads=1)
     for pair in pairs:
         assert pair.before == f"workspace:change_masks/{pair.split}/before/{pair.pair_id}.png"
-        before = load_pair(pair, roots).before
+        before = load_sample(pair, roots).before
         assert (before != read_photo(roots.resolve(pair.photo))).any()
 
 
@@ -413,7 +413,7 @@ def test_realistic_pairs_are_written_whole_and_read_back_as_rendered(
     assert set(files(roots.workspace)) == expected
     store = PhotoStore(roots, cache_bytes=0)
     for pair in frozen:
-        loaded, drawn = load_pair(pair, roots), render_pair(pair, store)
+        loaded, drawn = load_sample(pair, roots), render_pair(pair, store)
         assert (loaded.valid is None) == (pair.valid is None)
         for stored, rendered in zip(loaded, drawn, strict=True):
             np.testing.assert_array_equal(stored, rendered)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cd_pipeline.data.images import PhotoError
-from cd_pipeline.data.pairs import Roots
+from cd_pipeline.data.samples import Roots
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.photo_store import PhotoStore, patch_rect
 from cd_pipeline.synthesis.realistic_plan import Patch

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cd_pipeline.data.files import file_digest
-from cd_pipeline.data.pairs import PairArrays, Roots
+from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.synthesis.nuisance import Nuisance, apply_nuisance, draw_nuisance
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.realistic_plan import (
@@ -75,7 +75,7 @@ def with_outline(change: RealisticChange, pool: list[PhotoSource]) -> RealisticC
     )
 
 
-def differs(pair: PairArrays) -> npt.NDArray[np.bool_]:
+def differs(pair: Sample) -> npt.NDArray[np.bool_]:
     return np.asarray((pair.before != pair.after).any(axis=2))
 
 
@@ -87,7 +87,7 @@ def test_without_nuisance_the_mask_is_255_wherever_before_and_after_differ(
         plan = drawn(seed, pool)
         source = pool[seed % len(pool)]
         pair, owners = render_realistic(plan, source.photo, source.sha256, photos, SIZE, nuisance=False)
-        assert [image.shape for image in pair[:3]] == [(64, 64, 3), (64, 64, 3), (64, 64)]  # type: ignore[union-attr]
+        assert [image.shape for image in pair.arrays[:3]] == [(64, 64, 3), (64, 64, 3), (64, 64)]
         assert pair.valid is None
         assert set(np.unique(pair.mask)) <= {0, 255}
         assert not (differs(pair) & (pair.mask == 0)).any()
@@ -177,7 +177,7 @@ def test_an_invisible_change_leaves_the_visible_ones_alone(
     alone, _ = of(pool, replace(NOTHING, changes=(replace(CHANGE, left=0.6, top=0.6),)), photos)
     plan = replace(NOTHING, changes=(inert, replace(CHANGE, left=0.6, top=0.6), replace(inert, left=0.0)))
     both, owners = of(pool, plan, photos)
-    for image, expected in zip(both[:3], alone[:3], strict=True):
+    for image, expected in zip(both.arrays[:3], alone.arrays[:3], strict=True):
         np.testing.assert_array_equal(image, expected)
     assert set(np.unique(owners)) == {-1, 1}
 
@@ -354,7 +354,7 @@ def test_the_bytes_do_not_depend_on_order_threads_or_cache(
 
     def bytes_of(number: int, photos: PhotoStore) -> tuple[bytes, ...]:
         pair, owners = of(pool, plans[number], photos)
-        return (*(image.tobytes() for image in pair if image is not None), owners.tobytes())
+        return (*(image.tobytes() for image in pair.arrays), owners.tobytes())
 
     kept, small, none = (PhotoStore(room_roots, size) for size in (1 << 30, 200_000, 0))
     first = [bytes_of(number, kept) for number in range(24)]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from cd_pipeline.data.images import read_photo
 from cd_pipeline.data.labels import Box
-from cd_pipeline.data.pairs import PairArrays
 from cd_pipeline.data.photos import scan_photos
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.synthesis.plan import Change, ChangePlan, fill_polygons, plan_changes
 from cd_pipeline.synthesis.render import render, untruthful_pixels
 from cd_pipeline.synthesis.settings import PublishedSynthesis
@@ -153,7 +153,7 @@ def test_untruthful_pixels_counts_pixels_not_channels() -> None:
     after[0, :5] = 9
     after[1, :3, 1] = 1
     mask[0, :2] = 255
-    assert untruthful_pixels(PairArrays(before, after, mask)) == 3 + 3
+    assert untruthful_pixels(Sample.of_pair(before, after, mask)) == 3 + 3
 
 
 def test_an_erased_region_is_exactly_its_contour() -> None:

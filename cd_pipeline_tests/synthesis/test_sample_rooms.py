@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import cv2
@@ -23,6 +22,7 @@ from cd_pipeline.synthesis.sample_rooms import (
     room_specs,
     yolo_lines,
 )
+from cd_pipeline_tests.synthesis.sample_files import tree
 
 Drawn = tuple[Path, SampleRooms, list[tuple[int, int]]]
 
@@ -30,11 +30,6 @@ SMALL = {
     "trainval": {"DANCE_STUDIO": 2, "MAKER_SPACE": 1, "MUSIC_PRACTICE_ROOM": 2, "STUDY_ROOM": 2},
     "test": {"SMALL_THEATER": 1, "MUSIC_PRACTICE_ROOM": 4},
 }
-
-
-def tree(root: Path) -> dict[str, str]:
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.fixture(scope="module")

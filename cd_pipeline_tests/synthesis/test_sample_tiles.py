@@ -1,6 +1,5 @@
 """The sample tiles: layout, labels, what differs between the dates, and the same bytes every time."""
 
-import hashlib
 from pathlib import Path
 
 import cv2
@@ -11,6 +10,7 @@ from scipy import ndimage
 from cd_pipeline.data.two_date import scan_two_date
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.synthesis.sample_tiles import SAMPLE_COUNTS, SampleTiles, draw_sample_tiles, draw_tile
+from cd_pipeline_tests.synthesis.sample_files import tree
 
 COUNTS = {"train": 3, "val": 1, "test": 2}
 SHADOW = 17 + 1
@@ -18,11 +18,6 @@ SHADOW = 17 + 1
 
 Drawn = tuple[Path, SampleTiles, list[tuple[int, int]]]
 Tile = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def tree(root: Path) -> dict[str, str]:
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def read(path: Path) -> np.ndarray:

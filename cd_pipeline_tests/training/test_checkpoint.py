@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.training.checkpoint import (
+    FORMAT,
     Checkpoint,
     CheckpointError,
     load_checkpoint,
@@ -33,6 +35,7 @@ def checkpoint() -> Checkpoint:
         recipe={
             "name": "rooms",
             "model": {"name": "tiny_change_unet", "pretrained": True},
+            "input": InputSettings().model_dump(),
             "classes": ["a", "ㄱ"],
         },
         history=HISTORY,
@@ -48,7 +51,7 @@ def test_what_is_saved_is_loaded_again(checkpoint: Checkpoint, tmp_path: Path) -
     loaded = load_checkpoint(tmp_path / "model.pt")
     assert list(loaded.weights) == list(checkpoint.weights)
     assert all(torch.equal(loaded.weights[name], value) for name, value in checkpoint.weights.items())
-    for field in ("recipe", "history", "versions", "pretrained", "data_version", "version"):
+    for field in ("recipe", "history", "versions", "pretrained", "data_version", "version", "task"):
         assert getattr(loaded, field) == getattr(checkpoint, field)
 
 
@@ -95,7 +98,7 @@ def saved_bytes(content: object) -> bytes:
 
 
 def broken_files() -> dict[str, bytes]:
-    whole = saved_bytes({"format": 1, "weights": {"w": torch.zeros(500)}})
+    whole = saved_bytes({"format": FORMAT, "weights": {"w": torch.zeros(500)}})
     rng = random.Random(0)
     return {
         "empty": b"",
@@ -106,10 +109,11 @@ def broken_files() -> dict[str, bytes]:
         "last byte lost": whole[:-1],
         "a plain state dict": saved_bytes({"w": torch.zeros(2)}),
         "a tensor": saved_bytes(torch.zeros(2)),
+        "the format before": saved_bytes({"format": FORMAT - 1, "weights": {}}),
         "another format": saved_bytes({"format": 999, "weights": {}}),
         "fields missing": whole,
-        "fields unknown": saved_bytes({"format": 1, "optimizer": {}}),
-        "objects in it": saved_bytes({"format": 1, "weights": random.Random(0)}),
+        "fields unknown": saved_bytes({"format": FORMAT, "optimizer": {}}),
+        "objects in it": saved_bytes({"format": FORMAT, "weights": random.Random(0)}),
         **{f"noise {i}": rng.randbytes(rng.randint(1, 60)) for i in range(150)},
         **{f"pickle-like noise {i}": b"\x80\x02" + rng.randbytes(rng.randint(1, 30)) for i in range(150)},
     }

@@ -12,13 +12,14 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_shared_statistics_change_neither_the_result_nor_the_names_of_a_network(name: str) -> None:
     torch.manual_seed(1)
-    network = build_model(ModelSettings.model_validate({"name": name})).eval()
-    before, after = photos(32, 32)
+    settings = ModelSettings.model_validate({"name": name})
+    network = build_model(settings).eval()
+    pictures = photos(32, 32)[: settings.pictures]
     names = list(network.state_dict())
     with torch.no_grad():
-        expected = network(before, after)
+        expected = network(*pictures)
         shared = with_shared_statistics(network).eval()
-        assert torch.equal(shared(before, after), expected)
+        assert torch.equal(shared(*pictures), expected)
     assert list(shared.state_dict()) == names
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules())
 

@@ -10,6 +10,8 @@ import pytest
 from cd_pipeline.data.datasets import EpochSampler
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.manifest import write_pairs
+from cd_pipeline.data.settings import InputSettings
+from cd_pipeline.data.task import Task
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.synthesis.settings import PublishedSynthesis
@@ -41,7 +43,8 @@ def job(tmp_path: Path) -> TrainingJob:
         manifest=tmp_path / "pairs.parquet",
         source=tmp_path,
         workspace=tmp_path,
-        size=32,
+        input=InputSettings(size=32),
+        task=Task(),
         synthesis=PublishedSynthesis(),
         augmentation=None,
         model=ModelSettings(name="siamese_unet", width=8, norm="group"),

@@ -11,27 +11,29 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, jaccard_score
+from sklearn.metrics import accuracy_score, jaccard_score
 from torch import Tensor, nn
 
-from cd_pipeline.data.pairs import PairArrays
-from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1
+from cd_pipeline.evaluation.metrics import everything_changed_f1
 from cd_pipeline.evaluation.predict import BatchLoader
+from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.models.unet_plus_plus import UNetPlusPlus
 from cd_pipeline.training.checkpoint import weights_digest
 from cd_pipeline.training.loop import (
     EpochRecord,
     Progress,
     TrainingResult,
-    Validation,
     build_loss,
-    build_optimizer,
     train,
-    validate,
 )
 from cd_pipeline.training.losses import ChangeLoss
-from cd_pipeline.training.settings import SweepSettings, TrainingSettings
+from cd_pipeline.training.segmentation_losses import build_segmentation_loss
+from cd_pipeline.training.settings import TrainingSettings
+from cd_pipeline.training.validation import Validation, validate
+from cd_pipeline_tests.tiny_images import TinyScenes, items_of
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, TinyPairs
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -206,17 +208,6 @@ def test_two_runs_give_identical_weights_and_another_seed_others(net: Callable[[
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_the_optimiser_has_the_published_constants() -> None:
-    (group,) = build_optimizer(SmallNet(), quick()).param_groups
-    assert (group["lr"], group["weight_decay"], group["eps"], group["betas"]) == (
-        3e-4,
-        1e-4,
-        1e-4,
-        (0.9, 0.999),
-    )
-    assert len(group["params"]) == 5
-
-
 def test_each_epoch_runs_at_the_rate_of_the_schedule() -> None:
     result = run(SmallNet(), quick(epochs=4))
     middle = 3e-4  # epochs 3 and 4 are the cosine's only two: its start and its end
@@ -282,49 +273,6 @@ def test_twenty_batches_are_enough_by_default() -> None:
     pairs = TinyPairs(90, 16)
     loss_of(pairs, quick())
     assert len(pairs.asked) == 20 * 4
-
-
-class HalfCounts(TinyPairs):
-    """Pairs of which only the left half counts; the mask of the right one is wrong."""
-
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        sample = super().__getitem__(key).clone()
-        sample[6:, :, 16:] = torch.tensor([255, 0], dtype=torch.uint8)[:, None, None]
-        return sample
-
-
-def test_pixels_that_do_not_count_have_no_say_in_weight_loss_and_validation() -> None:
-    pairs, left = HalfCounts(5, 32), TinyPairs(5, 32)
-    left.arrays = [PairArrays(*(image[:, :16] for image in pair[:3])) for pair in left.arrays]  # type: ignore[index]
-    settings = quick()
-    half, cut = loss_of(pairs, settings), loss_of(left, settings)
-    assert float(half.pos_weight) == pytest.approx(float(cut.pos_weight), rel=1e-6)
-    found, expected = (
-        validate(BrightnessChange(), chosen, cut, settings, RUNTIME) for chosen in (pairs, left)
-    )
-    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-    assert (found.threshold, found.confusion) == (expected.threshold, expected.confusion)
-    assert found.floor_f1 == expected.floor_f1
-
-
-def test_validation_agrees_with_a_plain_sweep() -> None:
-    pairs, settings = TinyPairs(5, 32), quick(sweep=SweepSettings(low=0.1, high=0.9, steps=9))
-    loss = ChangeLoss(pos_weight=2.0)
-    scores = validate(BrightnessChange(), pairs, loss, settings, RUNTIME)
-    before, after = (np.stack([a[k] for a in pairs.arrays]).astype(np.float64) / 255 for k in (0, 1))
-    truth = np.stack([a.mask for a in pairs.arrays]) > 0
-    logits = 40 * (np.abs(before - after).mean(-1) - 0.1)
-    probability = 1 / (1 + np.exp(-logits))
-    pooled = {t: f1_score(truth.ravel(), (probability > t).ravel()) for t in np.linspace(0.1, 0.9, 9)}
-    assert scores.confusion.f1 == pytest.approx(max(pooled.values()), abs=1e-9)
-    assert pooled[min(pooled, key=lambda t: abs(t - scores.threshold))] == max(pooled.values())
-    predicted = probability > scores.threshold
-    assert scores.confusion.iou == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
-    each = [
-        float(loss(torch.tensor(x)[None, None], torch.tensor(t)[None, None].float()))
-        for x, t in zip(logits, truth, strict=True)
-    ]
-    assert scores.loss == pytest.approx(np.mean(each), rel=1e-4)
 
 
 def test_validation_uses_the_averaged_weights() -> None:
@@ -415,7 +363,22 @@ def test_the_network_learns_a_few_pairs() -> None:
 
 
 def record(epoch: int, f1: float, loss: float = 0.5) -> EpochRecord:
-    return EpochRecord(epoch, 1e-4, loss, 0.5, f1, f1, f1, 0.2, 1.0, 1.0, 10.0)
+    return EpochRecord(
+        epoch=epoch,
+        learning_rate=1e-4,
+        train_loss=loss,
+        val_loss=0.5,
+        val_f1=f1,
+        val_iou=f1,
+        val_mean_image_iou=f1,
+        val_pixel_accuracy=0.9,
+        train_iou=0.7,
+        train_pixel_accuracy=0.8,
+        threshold=0.2,
+        train_seconds=1.0,
+        val_seconds=1.0,
+        images_per_second=10.0,
+    )
 
 
 def follow(scores: list[float], patience: int = 12, floor_f1: float = 0.0) -> Progress:
@@ -511,22 +474,6 @@ def test_the_loss_of_the_settings_is_the_one_that_is_trained() -> None:
     assert parts == (1.0, 0.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("kind", [TinyPairs, HalfCounts])
-def test_the_mean_iou_of_the_images_is_that_of_a_loop_over_them_at_one_half(kind: type[TinyPairs]) -> None:
-    pairs = kind(7, 32)
-    scores = validate(BrightnessChange(), pairs, ChangeLoss(pos_weight=1.0), quick(batch_size=3), RUNTIME)
-    ious = []
-    for index, (before, after, _, _) in enumerate(pairs.arrays):
-        counts = pairs[0, index][7].numpy() > 0
-        truth = (pairs[0, index][6].numpy() > 0)[counts]
-        difference = np.abs(before.astype(np.float64) - after).mean(-1) / 255
-        predicted = (difference > 0.1)[counts]  # where the logit is above 0
-        # published: 1e-6 in numerator and denominator
-        ious.append(((predicted & truth).sum() + 1e-6) / ((predicted | truth).sum() + 1e-6))
-    assert min(ious) < 1
-    assert scores.mean_image_iou == pytest.approx(np.mean(ious), abs=1e-6)
-
-
 def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validate as if F1 were best in epoch 1 and the mean IoU of the images in epoch 2."""
     scores = [(0.9, 0.2), (0.5, 0.6), (0.7, 0.4), (0.6, 0.5), (0.6, 0.5)]
@@ -534,7 +481,15 @@ def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def validation(*arguments: object, **options: object) -> Validation:
         f1, iou = next(left)
-        return Validation(0.5, 0.3, Confusion(tp=round(f1 * 1000), fp=round(2000 * (1 - f1))), iou)
+        return Validation(
+            loss=0.5,
+            f1=f1,
+            iou=f1 / (2 - f1),
+            mean_image_iou=iou,
+            pixel_accuracy=0.9,
+            threshold=0.3,
+            floor_f1=f1,
+        )
 
     monkeypatch.setattr("cd_pipeline.training.loop.validate", validation)
 
@@ -559,7 +514,7 @@ def test_patience_waits_for_the_figure_that_is_asked_for(monkeypatch: pytest.Mon
     disagreeing(monkeypatch)
     result = run(SmallNet(), quick(epochs=5, best_by="mean_image_iou", patience=2))
     assert (result.best.epoch, len(result.history)) == (2, 4)
-    assert result.stop_reason == "no better val mean IoU in 2 epochs"
+    assert result.stop_reason == "no better val mean IoU of the images in 2 epochs"
 
 
 def test_with_a_constant_rate_every_epoch_has_the_same() -> None:
@@ -572,3 +527,114 @@ def test_without_decay_the_average_is_the_network_itself() -> None:
     result = run(model, quick(epochs=1, learning_rate=0.02, ema_decay=0.0))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(result.weights[name], value, rtol=0, atol=1e-7, msg=name)
+
+
+def test_scores_of_the_training_batches_are_those_of_the_network_as_it_went() -> None:
+    pairs, model = TinyPairs(8, 32), SmallNet()
+    result = train(model, pairs, TinyPairs(4, 32), quick(epochs=1, batch_size=8), RUNTIME)
+    items = torch.stack([pairs[0, index] for index in range(8)]).float()
+    with torch.no_grad():  # the only step saw the weights of the start, and the batch's own statistics
+        logits = SmallNet().train()(items[:, :3] / 255, items[:, 3:6] / 255)
+    flat = (items[:, 6] > 0).numpy().ravel(), (logits[:, 0] > 0).numpy().ravel()
+    assert result.best.train_pixel_accuracy == pytest.approx(accuracy_score(*flat))
+    assert result.best.train_iou == pytest.approx(jaccard_score(*flat))
+
+
+def nested(classes: int, *, deep_supervision: bool = True) -> UNetPlusPlus:
+    torch.manual_seed(0)
+    return UNetPlusPlus(classes=classes, widths=(8, 16, 24), norm="group", deep_supervision=deep_supervision)
+
+
+def of_scenes(**values: object) -> TrainingSettings:
+    return quick(loss="ce", schedule="constant", learning_rate=1e-2, ema_decay=0.5, **values)
+
+
+def test_the_loss_of_several_heads_is_their_mean_and_the_last_one_is_scored() -> None:
+    scenes = TinyScenes(4)
+    result = train(nested(3), scenes, TinyScenes(2, seed=1), of_scenes(epochs=1), RUNTIME)
+    items, loss = items_of(scenes), build_segmentation_loss("ce", classes=3)
+    with torch.no_grad():
+        heads = nested(3).train()(items[:, :3].float() / 255)
+    assert len(heads) == 2
+    truth = items[:, 3:4].long()
+    assert result.best.train_loss == pytest.approx(
+        np.mean([float(loss(logits, truth)) for logits in heads]), rel=1e-5
+    )
+    flat = truth[:, 0].numpy().ravel(), heads[-1].argmax(1).numpy().ravel()
+    assert result.best.train_pixel_accuracy == pytest.approx(accuracy_score(*flat))
+    assert result.best.train_iou == pytest.approx(jaccard_score(*flat, average="macro"))
+
+
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_a_nested_network_learns_a_few_scenes(deep_supervision: bool) -> None:
+    scenes = TinyScenes(4)
+    model = nested(3, deep_supervision=deep_supervision)
+    result = train(model, scenes, scenes, of_scenes(epochs=20, best_by="iou", patience=None), RUNTIME)
+    losses = [record.train_loss for record in result.history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert result.best.val_iou > 0.5
+    assert {record.threshold for record in result.history} == {None}
+    assert result.pos_weight == 1
+
+
+@pytest.mark.parametrize(("loss", "void"), [("ce", False), ("ce_dice", True), ("focal_dice", True)])
+def test_several_classes_are_learnt_with_void_left_out(loss: str, void: bool) -> None:
+    scenes = TinyScenes(4, void=void)
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(name="unet", widths=(8, 16), norm="group"), scenes.task)
+    settings = of_scenes(epochs=20, best_by="iou", patience=None).model_copy(update={"loss": loss})
+    result = train(model, scenes, scenes, settings, RUNTIME)
+    losses = [record.train_loss for record in result.history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.history[-1].train_iou > result.history[0].train_iou
+    assert result.best.val_iou > 0.5
+
+
+def test_void_teaches_nothing() -> None:
+    losses = []
+    for wrong in (False, True):
+        scenes = TinyScenes(4, void=True)
+        if wrong:
+            scenes.samples = [
+                sample._replace(mask=np.where(sample.valid == 0, np.uint8(2), sample.mask))
+                for sample in scenes.samples
+            ]
+        torch.manual_seed(0)
+        model = build_model(ModelSettings(name="unet", widths=(8, 16), norm="group"), scenes.task)
+        result = train(model, scenes, TinyScenes(2, seed=1), of_scenes(epochs=2), RUNTIME)
+        losses.append([(record.train_loss, record.train_iou, record.val_loss) for record in result.history])
+    assert losses[0] == losses[1]
+
+
+def test_class_weights_reach_the_loss() -> None:
+    scenes, weights = TinyScenes(4), [0.2, 1.0, 1.8]
+    result = train(
+        nested(3, deep_supervision=False),
+        scenes,
+        TinyScenes(2, seed=1),
+        of_scenes(epochs=1),
+        RUNTIME,
+        class_weights=weights,
+    )
+    items = items_of(scenes)
+    with torch.no_grad():
+        answer = nested(3, deep_supervision=False).train()(items[:, :3].float() / 255)
+    logits = answer[-1] if isinstance(answer, list) else answer
+    expected = build_segmentation_loss("ce", classes=3, class_weights=weights)(logits, items[:, 3:4].long())
+    assert result.best.train_loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_change_loss_of_several_classes_is_refused_with_the_others() -> None:
+    with pytest.raises(
+        ValueError, match=r"training\.loss is change, for a binary mask; of 3 classes take ce"
+    ):
+        train(nested(3), TinyScenes(2), TinyScenes(2), quick(), RUNTIME)
+
+
+def test_a_binary_loss_by_name_weighs_positives_as_the_settings_say() -> None:
+    scenes = TinyScenes(4, classes=1)
+    for limit, expected in ((10.0, None), (1.0, 1.0)):
+        settings = quick(loss="bce_dice", max_pos_weight=limit)
+        found = build_loss(BatchLoader(scenes, RUNTIME, 4), settings).pos_weight
+        marked = np.stack([sample.mask for sample in scenes.samples]) > 0
+        assert float(found) == pytest.approx(expected or math.sqrt((~marked).sum() / marked.sum()))

@@ -1,0 +1,118 @@
+"""Cross-data-set evaluation: trained on each data set, tested on all of them."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cd_pipeline.assets.checkpoint import training_here, training_job
+from cd_pipeline.assets.inputs import chosen_threshold, labelled_images, predictor_for, trained
+from cd_pipeline.assets.stage import GPU_POOL, stage
+from cd_pipeline.assets.test_predictions import image_report
+from cd_pipeline.metadata import table
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+if TYPE_CHECKING:
+    from cd_pipeline.data.image_manifest import LabelledImage
+    from cd_pipeline.evaluation.predictor import Predictor
+
+ALL = "all of them"
+FIGURES = ("images", "precision", "recall", "f1", "iou", "ods", "ois", "miou", "pixel_accuracy")
+
+
+def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    """Build the asset `cross_datasets` of a recipe."""
+    used = [recipe.input, recipe.model, recipe.training, recipe.threshold, recipe.prediction]
+    threshold = ["threshold"] if recipe.has_threshold else []
+
+    @stage(
+        recipe,
+        after=["image_manifest", "checkpoint", *threshold],
+        kinds=["pytorch"],
+        settings=used,
+        pool=GPU_POOL,
+        optional=True,
+    )
+    def cross_datasets(
+        context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
+    ) -> dg.MaterializeResult | None:  # type: ignore[type-arg]
+        """A table: a network trained on each data set, and the checkpoint, tested on every data set.
+
+        Each network has the recipe's training, and chooses epoch and threshold on its own data set's val. Of a
+        single data set nothing is made.
+        """
+        import pandas as pd
+
+        from cd_pipeline.data.files import digest
+        from cd_pipeline.data.frames import write_frame
+
+        tests: dict[str, list[LabelledImage]] = {}
+        for image in labelled_images(workspace, recipe, "test"):
+            tests.setdefault(image.class_name, []).append(image)
+        if len(tests) < 2:
+            context.log.info("one data set: there is no other to test on")
+            return None
+        folder, main = workspace.folder(recipe, "cross_datasets"), "f1" if recipe.has_threshold else "miou"
+        saved, rows = trained(workspace, recipe), []
+        for name in (*tests, ALL):
+            if name == ALL:
+                chosen = chosen_threshold(workspace, recipe, saved)
+                limit = chosen.threshold if chosen else None
+                predictor = predictor_for(recipe, compute, saved.model(), limit)
+            else:
+                predictor = trained_on(context.log, workspace, recipe, compute, name)
+            for other, images in tests.items():
+                report = image_report(workspace, recipe, predictor, images, folder / name / other)
+                found = {figure: report.metrics[figure] for figure in FIGURES if figure in report.metrics}
+                rows.append({"trained_on": name, "tested_on": other, **found})
+                context.log.info(f"trained on {name}, tested on {other}: {report.headline}")
+        frame = pd.DataFrame(rows)
+        write_frame(folder / "table.parquet", frame)
+        pivot = frame.pivot_table(index="trained_on", columns="tested_on", values=main, sort=False)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(digest(frame.to_json())),
+            metadata={
+                "data_sets": len(tests),
+                main: table(pivot.reset_index()),
+                "all_figures": table(frame),
+                "path": dg.MetadataValue.path(folder.absolute()),
+            },
+        )
+
+    return cross_datasets
+
+
+def trained_on(
+    log: dg.DagsterLogManager, workspace: Workspace, recipe: Recipe, compute: Compute, data_set: str
+) -> "Predictor":
+    """Train on one data set alone, choose the threshold on its val, and return what predicts."""
+    from functools import partial
+
+    from cd_pipeline.data.samples import input_samples
+    from cd_pipeline.evaluation.predict import predict_probability
+    from cd_pipeline.evaluation.threshold import choose, predict_samples, sweep_predictions
+    from cd_pipeline.models.build import build_model
+    from cd_pipeline.training.job import run_job
+
+    training = training_here(workspace, recipe, log)
+    log.info(f"training on {data_set} alone")
+    job = training_job(workspace, recipe, compute, training, data_set)
+    done: Any = run_job(job, log)
+    model = build_model(recipe.model, recipe.task, recipe.input)
+    model.load_state_dict(done.training.weights)
+    predictor = predictor_for(recipe, compute, model, None)
+    if not recipe.has_threshold:
+        return predictor
+    limits = recipe.threshold
+    val = [image for image in labelled_images(workspace, recipe, "val") if image.class_name == data_set]
+    predict = partial(predict_probability, predictor.model, runtime=predictor.runtime)
+    samples = input_samples(val, workspace.roots(recipe), recipe.input.size)
+    sweep = sweep_predictions(
+        predict_samples(predict, samples),
+        low=limits.low,
+        high=limits.high,
+        steps=limits.steps,
+        fixed=limits.fixed,
+    )
+    chosen = choose(sweep, "", limits.tolerance, limits.fixed)
+    return predictor_for(recipe, compute, model, chosen.threshold)

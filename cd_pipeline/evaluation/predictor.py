@@ -1,0 +1,121 @@
+"""A network with all that turns its probabilities into masks."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from cd_pipeline.data.images import Image
+from cd_pipeline.data.samples import Sample, at_input_size
+from cd_pipeline.evaluation.postprocess import cleaned_mask, smooth_mask
+from cd_pipeline.evaluation.predict import predict_probability, predict_strips, predict_tiled
+from cd_pipeline.evaluation.tiled import Probability
+from cd_pipeline.models.runtime import Runtime
+
+
+class Prediction(NamedTuple):
+    """A sample at the size it is scored at, and the masks HW uint8, at that size and at the sample's own."""
+
+    sample: Sample
+    mask: Image
+    own_size: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A network with all that turns its probabilities into masks.
+
+    Masks are HW uint8: 0 or 255, or the indices of several classes.
+
+    Attributes:
+        model: on the runtime's device.
+        size: of the network's input.
+        threshold: above it a pixel is marked; None: of several classes the most probable one is taken.
+        runtime: device and precision.
+        smooth: 3x3 smoothing of the masks.
+        overlap: of the tiles of tiled samples, px.
+        opening: side of the square that a marked area must hold, px; 0: any.
+        min_area: of a marked area, px; 0: any.
+    """
+
+    model: nn.Module
+    size: int
+    threshold: float | None
+    runtime: Runtime
+    smooth: bool = False
+    overlap: int = 0
+    opening: int = 0
+    min_area: int = 0
+
+    def probability(self, *pictures: Image) -> npt.NDArray[np.float32]:
+        """Predict HWC uint8 RGB at the input size: float32 in [0, 1], HxW, or CxHxW of C classes."""
+        return predict_probability(self.model, *pictures, runtime=self.runtime)
+
+    def probability_at_own_size(self, *pictures: Image, tiled: bool = True) -> npt.NDArray[np.float32]:
+        """Predict HWC uint8 RGB of any size: float32 in [0, 1], HxW, or CxHxW of C classes.
+
+        Args:
+            pictures: of one size.
+            tiled: in tiles at their own scale. Otherwise they are resized to the network's input, and the
+                probability is enlarged.
+        """
+        if tiled:
+            return predict_tiled(
+                self.model, *pictures, runtime=self.runtime, side=self.size, overlap=self.overlap
+            )
+        sized = at_input_size(Sample(pictures, np.zeros(pictures[0].shape[:2], np.uint8)), self.size)
+        return enlarged(self.probability(*sized.pictures), *pictures[0].shape[:2])
+
+    def mask_at_own_size(self, *pictures: Image, tiled: bool = True) -> Image:
+        """Predict HWC uint8 RGB of any size: the mask.
+
+        Tiles are turned into rows of the mask as they are finished: memory grows with the picture's width.
+        """
+        if not tiled:
+            return self.mask_of(self.probability_at_own_size(*pictures, tiled=False))
+        strips = predict_strips(self.model, pictures, self.runtime, side=self.size, overlap=self.overlap)
+        return self._finished(np.concatenate([self._decided(strip) for strip in strips]))
+
+    def mask_of(self, probability: npt.NDArray[np.float32]) -> Image:
+        """Turn a whole probability, HxW or CxHxW, into the mask."""
+        return self._finished(self._decided(probability))
+
+    def predict(self, sample: Sample, *, tiled: bool = False, own_size: bool = False) -> Prediction:
+        """Predict one sample, given at its own size.
+
+        Args:
+            sample: the pictures and their truth.
+            tiled: it is predicted in tiles at its own scale. Otherwise it is resized to the network's input,
+                and its own mask is that of the enlarged probability.
+            own_size: it is scored at its own size; a tiled one always is.
+        """
+        if tiled:
+            mask = self.mask_at_own_size(*sample.pictures)
+            return Prediction(sample, mask, mask)
+        sized = at_input_size(sample, self.size)
+        probability = self.probability(*sized.pictures)
+        own_mask = self.mask_of(enlarged(probability, *sample.mask.shape))
+        if own_size:
+            return Prediction(sample, own_mask, own_mask)
+        return Prediction(sized, self.mask_of(probability), own_mask)
+
+    def _decided(self, probability: Probability) -> Image:
+        if self.threshold is None:
+            return np.asarray(probability.argmax(axis=0), np.uint8)
+        return np.where(probability > self.threshold, 255, 0).astype(np.uint8)
+
+    def _finished(self, mask: Image) -> Image:
+        if self.threshold is None:
+            return mask
+        mask = smooth_mask(mask) if self.smooth else mask
+        return cleaned_mask(mask, opening=self.opening, min_area=self.min_area)
+
+
+def enlarged(probability: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Resize a probability, HxW or CxHxW float32, by bilinear interpolation."""
+    planes = probability.reshape(-1, *probability.shape[-2:])
+    resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]
+    return np.asarray(resized, np.float32).reshape(*probability.shape[:-2], height, width)
