@@ -119,7 +119,29 @@ def test_the_readmes_command_for_two_dates_makes_a_package_from_nothing(tmp_path
     assert metrics["exchanged_f1"] == pytest.approx(metrics["f1"], abs=1e-3)  # this network is symmetric
 
 
-def test_the_recipes_in_the_readme_are_valid() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "score", "floor"), [("cracks", "f1", 0.3), ("voc", "miou", 0.25)])
+def test_the_readmes_commands_for_single_images_make_a_package_from_nothing(
+    recipe: str, score: str, floor: float, tmp_path: Path
+) -> None:
+    (command,) = [line for line in readme_commands() if f"*{recipe}/mlpackage" in line]
+    done = run_dagster(command[1:], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SAMPLE DATA" in done.stdout + done.stderr
+    assert (tmp_path / recipe / "mlpackage" / "segmenter.mlpackage").exists()
+    metrics = json.loads((tmp_path / recipe / "test_predictions" / "metrics.json").read_text())
+    assert metrics["images"] == 12
+    assert metrics[score] > floor
+
+
+@pytest.mark.parametrize(
+    ("file", "networks"),
+    [
+        ("README.md", {"tiny_siamese_unet", "siamese_unet"}),
+        ("cd_pipeline/docs/segmentation.md", {"unet", "resunet"}),
+    ],
+)
+def test_the_recipes_in_the_documents_are_valid(file: str, networks: set[str]) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
     recipes = [RecipeSettings.model_validate(yaml.safe_load(block)["attributes"]) for block in blocks]
-    assert {recipe.model.name for recipe in recipes} == {"tiny_siamese_unet", "siamese_unet"}
+    assert {recipe.model.name for recipe in recipes} == networks

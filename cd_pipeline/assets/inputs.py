@@ -62,7 +62,7 @@ def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = Non
     if any(str(pair.mask).startswith("workspace:") for pair in pairs):
         stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
         if stamp.read_text() != file_digest(manifest):
-            raise _stale(workspace, recipe, "change_masks", "another pair_manifest")
+            raise _stale(workspace, recipe, "change_masks", "another manifest")
     return pairs
 
 

@@ -4,7 +4,7 @@
 
 Every run is the recipe with a few settings changed; it goes through Dagster from the folder to the test
 predictions. Epoch and threshold are chosen on val. ODS and OIS are of the test images: by their definition they
-choose their thresholds there. `published` is S3's network and training as they are published.
+choose their thresholds there.
 """
 
 import argparse
@@ -31,7 +31,7 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
     "bce": {"training": {"loss": "bce"}},
     "focal": {"training": {"loss": "focal"}},
     "focal_dice": {"training": {"loss": "focal_dice"}},
-    "unet of 7.85 M": {"model": PUBLISHED_UNET, "training": {"epochs": 11, "learning_rate": 2e-3}},
+    "unet_7_85_million": {"model": PUBLISHED_UNET, "training": {"epochs": 16, "learning_rate": 2e-3}},
 }
 STAGES = (*("raw_images", "split", "image_manifest", "checkpoint", "threshold", "test_predictions"),)
 COLUMNS = ("val_f1", "f1", "ods", "ods_precision", "ods_recall", "ois")
@@ -71,8 +71,7 @@ def recipe_of(name: str, folder: Path, seed: int = 42, epochs: int | None = None
     settings["training"] = {**settings["training"], **changes.get("training", {}), "seed": seed}
     if epochs:
         settings["training"]["epochs"] = epochs
-    slug = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return Recipe(name=f"{slug}_seed_{seed}", **settings)
+    return Recipe(name=f"{name}_seed_{seed}", **settings)
 
 
 def run(name: str, seed: int, options: argparse.Namespace, root: Path) -> dict[str, Any]:
