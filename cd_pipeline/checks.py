@@ -230,10 +230,17 @@ def known_classes_check(recipe: Recipe) -> dg.AssetChecksDefinition:
             if not pixels["train"][index] and (pixels["val"][index] or pixels["test"][index])
         ]
         useless = sum(count > 0 for count in pixels["train"]) < 2
+        told = "every class is in train"
+        if unknown:
+            told = f"not in train: {', '.join(unknown)}; add images that hold them, or change the split"
+        if useless:
+            told = (
+                "train holds one class alone: there is nothing to tell apart; add images or change the split"
+            )
         return dg.AssetCheckResult(
             passed=not unknown and not useless,
             severity=dg.AssetCheckSeverity.ERROR if useless else dg.AssetCheckSeverity.WARN,
-            description=f"not in train: {', '.join(unknown)}" if unknown else "every class is in train",
+            description=told,
             metadata={
                 "pixels": table(
                     [

@@ -7,7 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cd_pipeline.data.classes import VOC_CLASSES, VOID, class_names
 from cd_pipeline.data.files import digest
-from cd_pipeline.data.settings import AugmentationSettings, InputSettings, SplitSettings
+from cd_pipeline.data.settings import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    AugmentationSettings,
+    InputSettings,
+    SplitSettings,
+)
 from cd_pipeline.data.task import MaskForm, Task
 from cd_pipeline.models.settings import NETWORK_OPTIONS, ONE_IMAGE_NETWORKS, ModelSettings
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
@@ -25,6 +31,11 @@ OTHER_LAYOUT: Mapping[str, tuple[str, ...]] = {
     "voc": ("synthesis", "real_pairs", "threshold"),
 }
 """What a layout has no use for."""
+ONLY_OF_LAYOUT: Mapping[str, Layout] = {
+    "bits": "two_date",
+    **dict.fromkeys(("classes", "class_names", "void", "void_as_class", "palette"), "voc"),
+}
+"""The layout that a part of `source` is for."""
 
 
 class SourceSettings(BaseModel):
@@ -74,6 +85,11 @@ class SourceSettings(BaseModel):
         class_names(self.classes, self.class_names, void_as_class=self.void_as_class)
         if self.void_as_class and self.void is None:
             raise ValueError("void_as_class: there is no void index; set void, or leave void_as_class out")
+        if self.void is not None and self.void < self.classes:
+            raise ValueError(
+                f"void is {self.void}, one of {self.classes} classes, 0 to {self.classes - 1}; "
+                "set classes to those that come before it, or void to null"
+            )
         return self
 
 
@@ -113,6 +129,11 @@ class ThresholdSettings(SweepSettings):
         default=False,
         description="3x3 average pool > 0.5 on predicted masks; the sweep is made without it",
     )
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What the chosen threshold depends on."""
+        return self.model_dump(exclude={"smooth"})
 
 
 class PredictionSettings(BaseModel):
@@ -180,12 +201,31 @@ class RecipeSettings(BaseModel):
                 raise ValueError(f"{name}: no part of a recipe with source.layout {layout}; leave it out")
         if layout in ("two_date", "masked_images") and self.threshold.pairs != "own":
             raise ValueError("threshold.pairs: realistic pairs are drawn from labelled photos; set it to own")
+        default_source = SourceSettings()
+        for name in ONLY_OF_LAYOUT:
+            if layout != ONLY_OF_LAYOUT[name] and getattr(self.source, name) != getattr(default_source, name):
+                raise ValueError(f"source.{name} is for source.layout {ONLY_OF_LAYOUT[name]}; leave it out")
         if layout == "labelled_photos" and self.input.fit != "resize":
             raise ValueError(f"input.fit: tile is not for source.layout {layout}; leave it out")
         if layout not in IMAGE_LAYOUTS and self.input.clahe is not None:
             raise ValueError(f"input.clahe is not for source.layout {layout}; leave it out")
         if layout not in IMAGE_LAYOUTS and self.split.exact:
             raise ValueError(f"split.exact is not for source.layout {layout}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_without_effect(self) -> Self:
+        drawn = (
+            self.input.fit == "tile" and self.augmentation is not None and self.augmentation.crop == "random"
+        )
+        if self.augmentation is not None and self.augmentation.positive_crops and not drawn:
+            raise ValueError(
+                "augmentation.positive_crops is of random crops: set input.fit to tile and augmentation.crop to "
+                "random, or leave it out"
+            )
+        scaled = (self.input.mean, self.input.std) != (IMAGENET_MEAN, IMAGENET_STD)
+        if scaled and self.input.scaling != "mean_std":
+            raise ValueError(f"input.mean and std are for input.scaling mean_std, found {self.input.scaling}")
         return self
 
     @model_validator(mode="after")
@@ -264,9 +304,19 @@ class Recipe(RecipeSettings):
         if source.layout == "two_date":
             return digest(source.layout, source.bits, self.input.fit, self.input.size)
         if self.one_image:
-            return digest(source.layout, *self.mask_form, self.input.fit, self.input.size, self.input.clahe)
+            return digest(self.split_version, self.input.fit, self.input.size, self.input.clahe)
         size = self.input.size if isinstance(self.synthesis, RealisticSynthesis) else None
         return digest(self.synthesis.model_dump_json(), size)
+
+    @property
+    def source_version(self) -> str:
+        """Hash of the settings that decide what is found in the raw folder, wherever it lies."""
+        return digest(self.source.model_dump_json(exclude={"folder", "class_names"}))
+
+    @property
+    def split_version(self) -> str:
+        """Hash of the settings that the split depends on."""
+        return digest(self.source_version, self.split.model_dump_json())
 
     @property
     def raw_asset(self) -> str:
@@ -290,6 +340,12 @@ class Recipe(RecipeSettings):
         """The assets that samples are read from."""
         rendered = self.source.layout == "labelled_photos"
         return [self.manifest[0], "change_masks"] if rendered else [self.manifest[0]]
+
+    @property
+    def mask_rule(self) -> dict[str, Any]:
+        """How test masks are made of probabilities, and what their classes are called."""
+        names = list(self.class_names) if self.task.multi_class else []
+        return {"smooth": self.threshold.smooth, **self.prediction.model_dump(), "class_names": names}
 
     @property
     def has_threshold(self) -> bool:

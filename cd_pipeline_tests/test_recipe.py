@@ -262,16 +262,16 @@ def test_the_task_of_pairs_and_of_marked_images() -> None:
     assert RecipeSettings.model_validate(IMAGES).mask_form == MaskForm()
 
 
-def test_the_rows_of_images_depend_on_their_masks_size_fit_and_clahe_alone() -> None:
+def test_the_rows_of_images_depend_on_source_split_size_fit_and_clahe_alone() -> None:
     def version(base: dict[str, Any], **changes: object) -> str:
         return Recipe.model_validate({"name": "a", **base, **changes}).plan_version
 
     plain = version(IMAGES)
     same = [{"training": {"epochs": 3}}, {"augmentation": {}}, {"input": {"scaling": "min_max"}}]
     assert {version(IMAGES, **change) for change in same} == {plain}
-    versions = [plain, version(VOC)]
+    versions = [plain, version(VOC), version(IMAGES, split={"exact": True})]
     versions += [version(IMAGES, input=change) for change in ({"size": 64}, {"fit": "tile"}, {"clahe": 2.0})]
-    for source in ({"void_as_class": True}, {"classes": 5}, {"void": 9}, {"void": None}):
+    for source in ({"void_as_class": True}, {"classes": 5}, {"void": None}, {"palette": "any"}):
         versions.append(version(VOC, source={"layout": "voc", **source}))
     assert len(set(versions)) == len(versions)
 
@@ -280,3 +280,38 @@ def test_the_rows_of_images_depend_on_their_masks_size_fit_and_clahe_alone() -> 
 def test_a_wrong_scaling_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         RecipeSettings.model_validate({**IMAGES, "input": wrong})
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        (
+            IMAGES,
+            {"source": {"layout": "masked_images", "classes": 5}},
+            "source.classes is for source.layout voc",
+        ),
+        (
+            IMAGES,
+            {"source": {"layout": "masked_images", "bits": 12}},
+            "source.bits is for source.layout two_date",
+        ),
+        (
+            TWO_DATE,
+            {"source": {"layout": "two_date", "palette": "any"}},
+            "source.palette is for source.layout voc",
+        ),
+        (VOC, {"source": {"layout": "voc", "classes": 3, "void": 2}}, "void is 2, one of 3 classes"),
+        (IMAGES, {"augmentation": {"positive_crops": 0.5}}, "set input.fit to tile"),
+        (
+            IMAGES,
+            {"input": {"fit": "tile"}, "augmentation": {"crop": "manifest", "positive_crops": 0.5}},
+            "augmentation.crop to random",
+        ),
+        (IMAGES, {"input": {"mean": [0.4, 0.4, 0.4]}}, "for input.scaling mean_std, found unit"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(
+    base: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RecipeSettings.model_validate({**base, **changes})

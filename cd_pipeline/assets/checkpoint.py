@@ -1,5 +1,6 @@
 """The trained network."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -139,6 +140,7 @@ def scalars(training: "TrainingSettings", folder: Path) -> Iterator[Callable[[Ma
     from cd_pipeline.training.scalars import EpochScalars
 
     if not training.tensorboard:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier training
         yield lambda record: None
         return
     with EpochScalars(folder) as writer:

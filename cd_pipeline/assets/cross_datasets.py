@@ -1,10 +1,12 @@
 """Cross-data-set evaluation: trained on each data set, tested on all of them."""
 
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import BaseModel
 
-from cd_pipeline.assets.checkpoint import training_here, training_job
+from cd_pipeline.assets.checkpoint import progress_line, training_here, training_job
 from cd_pipeline.assets.inputs import chosen_threshold, labelled_images, predictor_for, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.assets.test_predictions import image_report
@@ -13,6 +15,8 @@ from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cd_pipeline.data.image_manifest import LabelledImage
     from cd_pipeline.evaluation.predictor import Predictor
 
@@ -22,7 +26,10 @@ FIGURES = ("images", "precision", "recall", "f1", "iou", "ods", "ois", "miou", "
 
 def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `cross_datasets` of a recipe."""
-    used = [recipe.input, recipe.model, recipe.training, recipe.threshold, recipe.prediction]
+    used: list[BaseModel] = [recipe.source, recipe.input, recipe.model, recipe.training]
+    used += [recipe.threshold, recipe.prediction]
+    if recipe.augmentation is not None:
+        used.append(recipe.augmentation)
     threshold = ["threshold"] if recipe.has_threshold else []
 
     @stage(
@@ -46,13 +53,15 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.files import digest
         from cd_pipeline.data.frames import write_frame
 
-        tests: dict[str, list[LabelledImage]] = {}
-        for image in labelled_images(workspace, recipe, "test"):
-            tests.setdefault(image.class_name, []).append(image)
-        if len(tests) < 2:
-            context.log.info("one data set: there is no other to test on")
+        data_sets = usable_data_sets(context.log, labelled_images(workspace, recipe))
+        if len(data_sets) < 2:
+            context.log.info(f"{len(data_sets)} data sets with train, val and test: two are needed")
             return None
+        tests: dict[str, list[LabelledImage]] = {name: [] for name in data_sets}
+        for image in labelled_images(workspace, recipe, "test"):
+            tests.get(image.class_name, []).append(image)
         folder, main = workspace.folder(recipe, "cross_datasets"), "f1" if recipe.has_threshold else "miou"
+        shutil.rmtree(folder, ignore_errors=True)  # predictions of other data sets
         saved, rows = trained(workspace, recipe), []
         for name in (*tests, ALL):
             if name == ALL:
@@ -82,6 +91,21 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
     return cross_datasets
 
 
+def usable_data_sets(log: dg.DagsterLogManager, images: "Sequence[LabelledImage]") -> list[str]:
+    """Return the names of the data sets that have images in every split; the others are told to the log."""
+    from cd_pipeline.data.split import SPLITS
+
+    splits: dict[str, set[str]] = {}
+    for image in images:
+        splits.setdefault(image.class_name, set()).add(image.split)
+    for name, found in sorted(splits.items()):
+        if lacking := [split for split in SPLITS if split not in found]:
+            log.warning(
+                f"{name} is left out: it has no {' and no '.join(lacking)}; add images, or set split.exact"
+            )
+    return sorted(name for name, found in splits.items() if found >= set(SPLITS))
+
+
 def trained_on(
     log: dg.DagsterLogManager, workspace: Workspace, recipe: Recipe, compute: Compute, data_set: str
 ) -> "Predictor":
@@ -97,7 +121,7 @@ def trained_on(
     training = training_here(workspace, recipe, log)
     log.info(f"training on {data_set} alone")
     job = training_job(workspace, recipe, compute, training, data_set)
-    done: Any = run_job(job, log)
+    done = run_job(job, log, on_epoch=lambda record: log.info(progress_line(record, training.epochs)))
     model = build_model(recipe.model, recipe.task, recipe.input)
     model.load_state_dict(done.training.weights)
     predictor = predictor_for(recipe, compute, model, None)

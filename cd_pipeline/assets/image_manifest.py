@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import divided_images
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
@@ -19,7 +20,7 @@ def image_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.files import file_digest
         from cd_pipeline.data.image_manifest import image_rows, read_masked_images, write_labelled_images
 
-        images = read_masked_images(workspace.require(recipe, "split", "split.parquet"))
+        images = read_masked_images(divided_images(workspace, recipe))
         rows = image_rows(workspace.roots(recipe).source, images, recipe.input, recipe.mask_form)
         path = workspace.folder(recipe, "image_manifest") / "images.parquet"
         write_labelled_images(path, rows, recipe.plan_version)

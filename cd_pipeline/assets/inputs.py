@@ -32,19 +32,32 @@ class StaleInputError(ValueError):
     """Files of earlier assets that do not belong together; the message names both and the remedy."""
 
 
+def found_images(workspace: Workspace, recipe: Recipe) -> Path:
+    """Return the path of the table of raw images.
+
+    Raises:
+        StaleInputError: they were read with other settings than those of the recipe.
+    """
+    return _made_for(workspace, recipe, recipe.raw_asset, "images.parquet", recipe.source_version, "source")
+
+
+def divided_images(workspace: Workspace, recipe: Recipe) -> Path:
+    """Return the path of the table of images with their splits.
+
+    Raises:
+        StaleInputError: they were divided with other settings than those of the recipe.
+    """
+    return _made_for(workspace, recipe, "split", "split.parquet", recipe.split_version, "source or split")
+
+
 def manifest_path(workspace: Workspace, recipe: Recipe) -> Path:
     """Return the path of the manifest.
 
     Raises:
         StaleInputError: its rows were made with other settings than those of the recipe.
     """
-    from cd_pipeline.data.manifest import plan_version_of
-
-    asset, file = recipe.manifest
-    path = workspace.require(recipe, asset, file)
-    if plan_version_of(path) != recipe.plan_version:
-        raise _stale(workspace, recipe, asset, "another recipe (source, synthesis or input)")
-    return path
+    parts = "source, split or input" if recipe.one_image else "source, synthesis or input"
+    return _made_for(workspace, recipe, *recipe.manifest, recipe.plan_version, parts)
 
 
 def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["Pair"]:
@@ -98,6 +111,8 @@ def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
     saved = load_checkpoint(workspace.require(recipe, "checkpoint", "model.pt"))
     if saved.data_version != file_digest(manifest_path(workspace, recipe)):
         raise _stale(workspace, recipe, "checkpoint", "another manifest")
+    if saved.task != recipe.task.plain():
+        raise _stale(workspace, recipe, "checkpoint", "another recipe (source)")
     network = recipe.model.model_dump(mode="json", exclude=HOW_IT_STARTED)
     found = {name: value for name, value in saved.recipe["model"].items() if name not in HOW_IT_STARTED}
     if saved.recipe["input"] != recipe.input.model_dump(mode="json") or found != network:
@@ -109,7 +124,7 @@ def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") 
     """Read the threshold of a checkpoint; None where the recipe has none.
 
     Raises:
-        StaleInputError: it was chosen for another checkpoint.
+        StaleInputError: it was chosen for another checkpoint, or by other settings.
     """
     from cd_pipeline.evaluation.threshold import ChosenThreshold
 
@@ -118,6 +133,8 @@ def chosen_threshold(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") 
     chosen = ChosenThreshold.load(workspace.require(recipe, "threshold", "threshold.json"))
     if chosen.checkpoint_version != saved.version:
         raise _stale(workspace, recipe, "threshold", "another checkpoint")
+    if chosen.chosen_by != recipe.threshold.choice:
+        raise _stale(workspace, recipe, "threshold", "another recipe (threshold)")
     return chosen
 
 
@@ -127,14 +144,16 @@ def measured(
     """Read the test metrics of a checkpoint at its threshold.
 
     Raises:
-        StaleInputError: they are of another checkpoint or threshold.
+        StaleInputError: they are of another checkpoint or threshold, or of masks made otherwise.
     """
     metrics = read_json(workspace.require(recipe, "test_predictions", "metrics.json"))
-    if (metrics["checkpoint_version"], metrics["threshold"]) != (
-        saved.version,
-        chosen.threshold if chosen else None,
-    ):
+    threshold = chosen.threshold if chosen else None
+    if (metrics["checkpoint_version"], metrics["threshold"]) != (saved.version, threshold):
         raise _stale(workspace, recipe, "test_predictions", "another checkpoint or threshold")
+    if metrics.get("mask_rule") != recipe.mask_rule:
+        raise _stale(
+            workspace, recipe, "test_predictions", "another recipe (threshold, prediction or classes)"
+        )
     return metrics
 
 
@@ -177,6 +196,15 @@ def read_json(path: Path) -> dict[str, Any]:
         remedy = f"delete it and materialize {path.parent.name} again"
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
     return content
+
+
+def _made_for(workspace: Workspace, recipe: Recipe, asset: str, file: str, version: str, parts: str) -> Path:
+    from cd_pipeline.data.manifest import plan_version_of
+
+    path = workspace.require(recipe, asset, file)
+    if plan_version_of(path) != version:
+        raise _stale(workspace, recipe, asset, f"another recipe ({parts})")
+    return path
 
 
 def _stale(workspace: Workspace, recipe: Recipe, asset: str, other: str) -> StaleInputError:

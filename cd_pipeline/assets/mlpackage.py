@@ -27,9 +27,10 @@ TOLD_METRICS = (
 def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `mlpackage` of a recipe."""
     threshold = ["threshold"] if recipe.has_threshold else []
+    used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction, recipe.export]
     after = ["checkpoint", *threshold, "test_predictions", *recipe.sample_assets]
 
-    @stage(recipe, after=after, kinds=["coreml"], settings=[recipe.input, recipe.export])
+    @stage(recipe, after=after, kinds=["coreml"], settings=used)
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The network for iOS 16 and later, read back from disk and compared with the checkpoint."""
         from cd_pipeline.data.files import write_text
@@ -106,7 +107,7 @@ def interface(recipe: Recipe) -> dict[str, str]:
     size, classes = recipe.input.size, recipe.task.classes
     outputs = f"probability: (1, {classes}, {size}, {size}), float32 in [0, 1]"
     if recipe.task.multi_class:
-        outputs += f"; class_map: (1, 1, {size}, {size}), int32, the most probable class"
+        outputs += f"; class_map: (1, {size}, {size}), int32, the most probable class"
     names = ", ".join(recipe.task.picture_names)
     return {"inputs": f"{names}: RGB image {size}x{size}, values 0-255", "outputs": outputs}
 
@@ -122,6 +123,7 @@ def package_metadata(
     """Return what an app developer reads in the package: threshold, metrics, recipe and versions."""
     found = {
         "input_size": str(recipe.input.size),
+        "input_fit": input_fit(recipe),
         "recipe": recipe.name,
         "checkpoint_version": saved.version,
         "data_version": saved.data_version,
@@ -136,6 +138,17 @@ def package_metadata(
     if chosen is None:
         return {**found, "class_names": ", ".join(recipe.class_names)}
     return {**found, "threshold": repr(chosen.threshold), "test_masks": test_masks(recipe)}
+
+
+def input_fit(recipe: Recipe) -> str:
+    """Return how pictures of other sizes were brought to the input size."""
+    if recipe.input.fit == "resize":
+        return "the whole picture is resized to the input size, by area"
+    overlap = int(recipe.prediction.overlap * recipe.input.size)
+    return (
+        f"tiles of the input size at the picture's own scale, overlapping by {overlap} px; "
+        "smaller pictures are mirrored at the right and the bottom"
+    )
 
 
 def test_masks(recipe: Recipe) -> str:

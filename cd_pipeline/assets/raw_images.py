@@ -32,7 +32,9 @@ def raw_images_asset(recipe: Recipe) -> dg.AssetsDefinition:
         scan, draw, sample = reader(recipe)
         source = observe(context.log, workspace, recipe, compute.cores, scan=scan, draw=draw, sample=sample)
         inventory = source.inventory
-        write_masked_images(workspace.folder(recipe, "raw_images") / "images.parquet", inventory.images)
+        write_masked_images(
+            workspace.folder(recipe, "raw_images") / "images.parquet", inventory.images, recipe.source_version
+        )
         for image in inventory.quarantined:
             context.log.warning(f"left out {label_of(image)}: {image.reason}")
         counts = f"{len(inventory.usable)} images, {len(inventory.quarantined)} left out"

@@ -14,7 +14,7 @@ from cd_pipeline.resources import Compute, Workspace
 
 def real_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `real_pairs` of a recipe."""
-    used = [recipe.input, recipe.threshold, recipe.real_pairs]
+    used = [recipe.input, recipe.threshold, recipe.prediction, recipe.real_pairs]
 
     @stage(
         recipe, after=["checkpoint", "threshold"], kinds=["png"], settings=used, pool=GPU_POOL, optional=True

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.inputs import found_images
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
@@ -54,9 +55,9 @@ def divide_images(workspace: Workspace, recipe: Recipe, path: "Path") -> dict[st
     from cd_pipeline.data.image_manifest import read_masked_images, write_masked_images
     from cd_pipeline.data.masked_images import label_of, split_masked_images
 
-    found = read_masked_images(workspace.require(recipe, recipe.raw_asset, "images.parquet"))
+    found = read_masked_images(found_images(workspace, recipe))
     images: list[MaskedImage] = split_masked_images(found, recipe.split, exact=recipe.split.exact)
-    write_masked_images(path, images)
+    write_masked_images(path, images, recipe.split_version)
     return split_figures(
         "data_set",
         ((image.dataset or "all", image.split) for image in images if image.reason is None),

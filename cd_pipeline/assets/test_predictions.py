@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `test_predictions` of a recipe."""
-    used = [recipe.input, recipe.threshold, recipe.prediction]
+    used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction]
 
     @stage(
         recipe,
@@ -53,7 +53,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         metrics = {
             **report.metrics,
             "threshold": chosen.threshold if chosen else None,
-            "smoothed": recipe.threshold.smooth,
+            "mask_rule": recipe.mask_rule,
             "checkpoint_version": saved.version,
         }
         write_frame(folder / "predictions.parquet", report.scores)

@@ -1,7 +1,7 @@
 """The threshold."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The threshold chosen by F1 on val, pooled over pixels, from one pass over the predictions.
 
-        The pairs are drawn from the val photos as the measuring protocol says, or are the val pairs of the
-        manifest.
+        Val is what the manifest says; of pairs made from photos it is drawn as the measuring protocol says.
         """
         import pandas as pd
 
@@ -65,7 +64,9 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         sweep = sweep_predictions(
             predictions, low=limits.low, high=limits.high, steps=limits.steps, fixed=limits.fixed
         )
-        chosen = choose(sweep, saved.version, limits.tolerance, limits.fixed)
+        chosen = replace(
+            choose(sweep, saved.version, limits.tolerance, limits.fixed), chosen_by=limits.choice
+        )
         folder = workspace.folder(recipe, "threshold")
         curve = sweep_curve(sweep.table(), chosen.threshold)
         write_frame(folder / "sweep.parquet", pd.DataFrame(sweep.table()))
@@ -73,7 +74,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         chosen.save(folder / "threshold.json")
         context.log.info(f"threshold {chosen.threshold:.3f}: val F1 {chosen.f1:.3f}, IoU {chosen.iou:.3f}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(digest(*asdict(chosen).values())),
+            data_version=dg.DataVersion(digest(*map(str, asdict(chosen).values()))),
             metadata={
                 "threshold": chosen.threshold,
                 "pairs": source,

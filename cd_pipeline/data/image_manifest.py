@@ -151,8 +151,8 @@ def image_rows(
     return sorted(rows, key=lambda row: (row.split, row.image_id))
 
 
-def write_masked_images(path: Path, images: Iterable[MaskedImage]) -> None:
-    """Write what a reader found as a table with the schema `MASKED_IMAGES`."""
+def write_masked_images(path: Path, images: Iterable[MaskedImage], plan_version: str = "") -> None:
+    """Write images as a table with the schema `MASKED_IMAGES`, and the hash of the settings they were found with."""
     rows = (
         {
             **{name: getattr(image, name) for name in MASKED_IMAGES.names},
@@ -160,7 +160,7 @@ def write_masked_images(path: Path, images: Iterable[MaskedImage]) -> None:
         }
         for image in images
     )
-    write_rows(path, rows, MASKED_IMAGES)
+    write_rows(path, rows, MASKED_IMAGES.with_metadata({PLAN_VERSION: plan_version}))
 
 
 def read_masked_images(path: Path) -> list[MaskedImage]:

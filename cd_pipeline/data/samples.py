@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -117,7 +116,10 @@ def read_truth(example: Example, roots: Roots) -> tuple[Image, Image | None]:
         return read_label(path, example.mask_sha256), None
     # its colours were checked when the folder was read, and the hash says that it is the same file
     stored = read_indices(path, example.mask_sha256, palette=None, void=form.void)
-    indices, counts = class_indices(stored, form.classes, form.void, void_as_class=form.void_as_class)
+    try:
+        indices, counts = class_indices(stored, form.classes, form.void, void_as_class=form.void_as_class)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return indices, None if counts.all() else counts.astype(np.uint8) * np.uint8(255)
 
 
@@ -126,13 +128,17 @@ def cropped(sample: Sample, example: Example) -> Sample:
     return sample if example.crop is None else cut(sample, Window(**example.crop))
 
 
-def load_mask(example: Example, roots: Roots) -> Image:
-    """Read the mask of an example alone, as in its `Sample`; errors are those of `load_sample`."""
-    mask, _ = read_truth(example, roots)
-    if example.crop is None:
-        return mask
-    window = Window(**example.crop)
-    return mask[window.rows, window.columns]
+def load_masks(examples: Iterable[Example], roots: Roots) -> Iterator[tuple[Example, Image]]:
+    """Read the masks of examples alone, as in their `Sample`; errors are those of `load_sample`."""
+    for _, group in groupby(
+        examples, key=lambda example: example.mask
+    ):  # tiles of one picture follow each other
+        whole: Image | None = None
+        for example in group:
+            if whole is None:
+                whole, _ = read_truth(example, roots)
+            window = None if example.crop is None else Window(**example.crop)
+            yield example, whole if window is None else whole[window.rows, window.columns]
 
 
 def cut(sample: Sample, window: Window) -> Sample:
@@ -195,10 +201,13 @@ def input_samples(
     """
     views = [(example, window) for example in examples for window in network_windows(example, size)]
     chosen = views if limit is None else spread(views, limit)
-    for example, group in groupby(chosen, key=itemgetter(0)):
-        sample = load_sample(example, roots)
-        for _, window in group:
-            yield network_view(sample, window, size)
+    for _, group in groupby(
+        chosen, key=lambda view: view[0].pictures
+    ):  # tiles of one picture follow each other
+        whole: Sample | None = None
+        for example, window in group:
+            whole = whole or load_whole(example, roots)
+            yield network_view(cropped(whole, example), window, size)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

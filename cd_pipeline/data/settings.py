@@ -39,7 +39,7 @@ class InputSettings(BaseModel):
     )
     scaling: Literal["unit", "min_max", "mean_std"] = Field(
         default="unit",
-        description="unit: values of 0 to 1; min_max: each picture's own range becomes 0 to 1; mean_std: "
+        description="unit: values of 0 to 1; min_max: the own range of what the network sees (of each tile, with fit: tile) becomes 0 to 1; mean_std: "
         "the mean is taken out and the rest divided by std. It is part of the network, and of its package",
     )
     mean: Channels = Field(

@@ -8,14 +8,13 @@ import numpy as np
 from cd_pipeline.data.example import Example
 from cd_pipeline.data.images import read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.samples import Roots, Sample, load_mask
+from cd_pipeline.data.samples import Roots, Sample, load_masks
 
 
 def mask_shares(examples: Sequence[Example], roots: Roots) -> dict[str, float]:
     """Return the share of marked pixels, pooled over each split and over all examples ("all")."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for example in examples:
-        mask = load_mask(example, roots)
+    for example, mask in load_masks(examples, roots):
         for name in (example.split, "all"):
             counts[name][0] += int(np.count_nonzero(mask))
             counts[name][1] += mask.size

@@ -74,6 +74,9 @@ class Predictor:
 
         Tiles are turned into rows of the mask as they are finished: memory grows with the picture's width.
         """
+        if not tiled and self.threshold is None:
+            sized = at_input_size(Sample(pictures, np.zeros(pictures[0].shape[:2], np.uint8)), self.size)
+            return most_probable(self.probability(*sized.pictures), *pictures[0].shape[:2])
         if not tiled:
             return self.mask_of(self.probability_at_own_size(*pictures, tiled=False))
         strips = predict_strips(self.model, pictures, self.runtime, side=self.size, overlap=self.overlap)
@@ -95,23 +98,38 @@ class Predictor:
         if tiled:
             mask = self.mask_at_own_size(*sample.pictures)
             return Prediction(sample, mask, mask)
+        if own_size:
+            own_mask = self.mask_at_own_size(*sample.pictures, tiled=False)
+            return Prediction(sample, own_mask, own_mask)
         sized = at_input_size(sample, self.size)
         probability = self.probability(*sized.pictures)
         own_mask = self.mask_of(enlarged(probability, *sample.mask.shape))
-        if own_size:
-            return Prediction(sample, own_mask, own_mask)
         return Prediction(sized, self.mask_of(probability), own_mask)
 
     def _decided(self, probability: Probability) -> Image:
         if self.threshold is None:
             return np.asarray(probability.argmax(axis=0), np.uint8)
-        return np.where(probability > self.threshold, 255, 0).astype(np.uint8)
+        return np.multiply(probability > self.threshold, 255, dtype=np.uint8)
 
     def _finished(self, mask: Image) -> Image:
         if self.threshold is None:
             return mask
         mask = smooth_mask(mask) if self.smooth else mask
         return cleaned_mask(mask, opening=self.opening, min_area=self.min_area)
+
+
+def most_probable(probability: npt.NDArray[np.float32], height: int, width: int) -> Image:
+    """Enlarge CxHxW float32 by bilinear interpolation, and return the class that is highest at each pixel.
+
+    One class after the other: memory does not grow with their number. Of equal ones the first is taken.
+    """
+    highest = enlarged(probability[0], height, width)
+    found = np.zeros((height, width), np.uint8)
+    for index, plane in enumerate(probability[1:], start=1):
+        larger = enlarged(plane, height, width)
+        found[larger > highest] = index
+        np.maximum(highest, larger, out=highest)
+    return found
 
 
 def enlarged(probability: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:

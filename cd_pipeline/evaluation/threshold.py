@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
 
 @dataclass(frozen=True, slots=True)
 class ChosenThreshold:
-    """The threshold chosen on val, its scores there, pooled, and the weights it belongs to."""
+    """The threshold chosen on val, its scores there, pooled, the weights it belongs to, and the settings."""
 
     threshold: float
     f1: float
@@ -24,6 +24,7 @@ class ChosenThreshold:
     precision: float
     recall: float
     checkpoint_version: str
+    chosen_by: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""

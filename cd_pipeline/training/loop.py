@@ -233,8 +233,8 @@ def train_epoch(
         with runtime.autocast():
             answer = model(*batch.pictures)
         heads = answer if isinstance(answer, list) else [answer]
-        counted = _counted(batch, weight, runtime)
-        losses = [loss(logits, batch.truth, batch.valid, counted) for logits in heads]
+        counted = (_counted(batch, weight, runtime),) if isinstance(loss, ChangeLoss) else ()
+        losses = [loss(logits, batch.truth, batch.valid, *counted) for logits in heads]
         value = torch.stack(losses).mean() if len(losses) > 1 else losses[0]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(value * weight).backward()

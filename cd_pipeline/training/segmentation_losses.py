@@ -264,13 +264,10 @@ class SegmentationLoss(nn.Module):
         self.terms = tuple(terms)
         self.classes = classes
 
-    def forward(
-        self, logits: Tensor, truth: Tensor, valid: Tensor | None = None, counted: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map logits NxCxHxW, truth and valid Nx1xHxW to a scalar; see the head of this file.
 
-        `counted`, as `ChangeLoss` takes it, changes nothing: of a batch that processes share, each takes the
-        mean over its own pixels.
+        Of a batch that processes share, each takes the mean over its own pixels.
         """
         if logits.ndim != 4 or logits.shape[1] != self.classes:
             raise ValueError(f"logits {tuple(logits.shape)} are not Nx{self.classes}xHxW")

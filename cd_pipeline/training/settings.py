@@ -160,7 +160,7 @@ class TrainingSettings(BaseModel):
     seed: int = Field(default=42, ge=0)
     epochs: int = Field(default=40, ge=1)
     sample_epochs: int | None = Field(
-        default=None, ge=1, description="instead of epochs on the drawn sample rooms; none: the same"
+        default=None, ge=1, description="instead of epochs, on drawn sample data; none: the same"
     )
     batch_size: int = Field(default=8, ge=1)
     optimizer: Literal["adamw", "adam"] = Field(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cd_pipeline.data.datasets import ItemDataset
 from cd_pipeline.data.task import Task
-from cd_pipeline.evaluation.class_confusion import ClassConfusion, pooled_classes
+from cd_pipeline.evaluation.class_confusion import ClassConfusion
 from cd_pipeline.evaluation.metrics import Confusion, everything_changed_f1, mean_image_iou
 from cd_pipeline.evaluation.predict import Batch, iterate_logits
 from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds
@@ -113,24 +113,27 @@ class _MaskJudge:
 class _ClassJudge:
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._images: list[ClassConfusion] = []
+        self._total = ClassConfusion(np.zeros((classes, classes), np.int64))
+        self._image_ious: list[float] = []
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         predicted = logits.argmax(dim=1).cpu().numpy()
         truth = torch.where(batch.valid > 0, batch.truth, -1)[:, 0].cpu().numpy()
-        self._images += (
-            ClassConfusion.of(one, other, self._classes, ignore=-1)
-            for one, other in zip(predicted, truth, strict=True)
-        )
+        for one, other in zip(predicted, truth, strict=True):
+            image = ClassConfusion.of(one, other, self._classes, ignore=-1)
+            self._total += image
+            if image.counts.any():
+                self._image_ious.append(image.mean_iou())
 
     def validation(self, loss: float) -> Validation:
-        found = pooled_classes(self._images)
-        counted = [image.mean_iou() for image in self._images if image.counts.any()]
+        found = self._total
+        if not self._image_ious:
+            raise ValueError("val: every pixel is void; add images to val, or set source.void to null")
         return Validation(
             loss=loss,
             f1=found.mean_dice(),
             iou=found.mean_iou(),
-            mean_image_iou=float(np.mean(counted)),
+            mean_image_iou=float(np.mean(self._image_ious)),
             pixel_accuracy=found.pixel_accuracy(),
             threshold=None,
             floor_f1=found.everywhere().mean_dice(),
@@ -138,7 +141,7 @@ class _ClassJudge:
 
 
 class TrainingPixels:
-    """Counts of the training batches by truth and prediction, gathered on the device without waiting for it.
+    """Counts of the training batches by truth and prediction, gathered on the device.
 
     They are of the network as it was at each step, and of one threshold: a logit above 0.
     """

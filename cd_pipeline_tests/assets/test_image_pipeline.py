@@ -1,6 +1,7 @@
 """The recipes of single images, real assets through Dagster on tiny drawn pictures."""
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from PIL import Image as Picture
 from sklearn.metrics import confusion_matrix
 
+from cd_pipeline.assets.cross_datasets import usable_data_sets
 from cd_pipeline.data.image_manifest import read_labelled_images, read_masked_images
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.palette import VOC_PALETTE, write_palette_png
 from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.recipe import Recipe
-from cd_pipeline_tests.assets.tiny import checks, metadata, run, versions
+from cd_pipeline_tests.assets.tiny import checks, failure, metadata, run, versions
 
 SIDE = 64
 MASK_ASSETS = (
@@ -205,6 +207,34 @@ def test_the_same_images_give_the_same_bytes_whatever_the_order_of_the_files(
     early = ["raw_images", "split", "image_manifest"]
     again = versions(run(mask_recipe(copies), tmp_path / "data", select=early))
     assert again == {name: versions(walls.result)[name] for name in early}
+
+
+@pytest.mark.parametrize(
+    ("changes", "asset", "stale"),
+    [
+        ({"split": {"test_share": 0.4, "train_share": 0.7, "exact": True}}, "image_manifest", "split"),
+        ({"split": {"test_share": 0.4, "train_share": 0.7, "exact": True}}, "checkpoint", "image_manifest"),
+        ({"threshold": {"pairs": "own", "fixed": 0.5}}, "test_predictions", "threshold"),
+        ({"prediction": {"min_area": 50}}, "mlpackage", "test_predictions"),
+        ({"model": {**NETWORK, "norm": "group"}}, "threshold", "checkpoint"),
+    ],
+)
+def test_what_was_made_with_other_settings_is_not_used(
+    changes: dict[str, object], asset: str, stale: str, walls: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(walls.folder, tmp_path / "walls")
+    result = run(mask_recipe(walls.source, **changes), tmp_path, select=[asset], raise_on_error=False)
+    assert f"{tmp_path / 'walls' / stale} was made for another recipe" in failure(result, asset)
+
+
+def test_a_data_set_without_every_split_is_left_out_of_the_comparison_by_name(
+    walls: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = read_labelled_images(walls.folder / "image_manifest" / "images.parquet")
+    kept = [image for image in images if (image.dataset, image.split) != ("old", "test")]
+    with caplog.at_level("WARNING"):
+        assert usable_data_sets(logging.getLogger(), kept) == ["new"]  # type: ignore[arg-type]
+    assert "old is left out: it has no test" in caplog.text
 
 
 def test_a_voc_tree_becomes_colour_predictions_and_a_package_of_its_classes(shapes: Run) -> None:

@@ -16,7 +16,7 @@ from cd_pipeline.data.manifest import read_pairs, read_photos
 from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.training.checkpoint import load_checkpoint
-from cd_pipeline_tests.assets.tiny import checks, draw_photos, metadata, run, tiny_recipe, versions
+from cd_pipeline_tests.assets.tiny import checks, draw_photos, failure, metadata, run, tiny_recipe, versions
 from cd_pipeline_tests.tiny_pairs import draw_pair
 
 ASSETS = (
@@ -351,14 +351,6 @@ def test_a_checkpoint_of_another_input_size_is_not_exported(whole: Run) -> None:
     recipe = tiny_recipe(whole.photos, input={"size": 96})
     result = run(recipe, whole.folder.parent, select=["mlpackage"], raise_on_error=False)
     assert "checkpoint was made for another recipe (input or model)" in failure(result, "mlpackage")
-
-
-def failure(result: dg.ExecuteInProcessResult, asset: str) -> str:
-    """The description of an asset's failure."""
-    (event,) = [
-        event for event in result.all_node_events if event.is_step_failure and event.node_name == asset
-    ]
-    return str(event.step_failure_data.user_failure_data.description)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from cd_pipeline.data.manifest import read_pairs, read_two_date
 from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.synthesis.sample_tiles import draw_tile
-from cd_pipeline_tests.assets.tiny import checks, metadata, run, versions
+from cd_pipeline_tests.assets.tiny import checks, failure, metadata, run, versions
 
 ASSETS = ("raw_pairs", "pair_manifest", "checkpoint", "threshold", "test_predictions", "mlpackage")
 COUNTS = {"train": 4, "val": 2, "test": 2}
@@ -135,7 +135,7 @@ def test_a_picture_that_changed_after_the_manifest_is_not_used(whole: Run, tmp_p
     path = tiles / "test" / "B" / "tile_0.png"
     write_png(path, np.zeros((SIDE, SIDE, 3), np.uint8))
     result = run(two_date_recipe(tiles), tmp_path, select=["test_predictions"], raise_on_error=False)
-    assert f"{path}: the file has changed" in failure(result)
+    assert f"{path}: the file has changed" in failure(result, "test_predictions")
 
 
 def test_a_label_without_any_change_in_training_stops_before_it(tmp_path: Path) -> None:
@@ -174,9 +174,3 @@ def test_pictures_can_be_resized_as_published(whole: Run, tmp_path: Path) -> Non
     assert mask.shape == (SIDE, SIDE)
     counts = pd.read_parquet(predictions / "predictions.parquet")[["tp", "fp", "fn", "tn"]]
     assert (counts.sum(axis=1) == SIDE * SIDE).all()  # scored at the size of the pictures
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The description of the failed step."""
-    (event,) = [event for event in result.all_node_events if event.is_step_failure]
-    return str(event.step_failure_data.user_failure_data.description)

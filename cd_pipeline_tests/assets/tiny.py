@@ -85,3 +85,13 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     """Whether each check passed."""
     return {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+
+
+def failure(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    """The description of a step's failure, by the asset's name within the recipe."""
+    (event,) = [
+        event
+        for event in result.all_node_events
+        if event.is_step_failure and event.node_name.rpartition("__")[2] == asset
+    ]
+    return str(event.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]

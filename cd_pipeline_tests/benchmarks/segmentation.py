@@ -56,6 +56,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--epochs", type=int, help="instead of each run's own")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--precision", default="auto", help="of training: auto, float32 or bfloat16")
     parser.add_argument("--workspace", type=Path, help="keep what is made here")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -81,7 +82,10 @@ def run(name: str, seed: int, options: argparse.Namespace, root: Path) -> dict[s
     result = dg.materialize(
         list(build_pipeline(recipe).assets or []),  # type: ignore[arg-type]
         selection=[dg.AssetKey(recipe.asset_key(stage)) for stage in STAGES],
-        resources={"workspace": Workspace(root=str(root)), "compute": Compute(threads=options.threads)},
+        resources={
+            "workspace": Workspace(root=str(root)),
+            "compute": Compute(threads=options.threads, precision=options.precision),
+        },
     )
     metrics = json.loads((root / recipe.name / "test_predictions" / "metrics.json").read_text())
     trained = result.asset_materializations_for_node("__".join(recipe.asset_key("checkpoint")))[0].metadata

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cd_pipeline.data.example import Example
 from cd_pipeline.data.files import file_digest
-from cd_pipeline.data.images import write_png
+from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import (
     Roots,
     Sample,
     at_input_size,
     input_samples,
-    load_mask,
+    load_masks,
     load_sample,
     load_whole,
     network_view,
@@ -26,6 +27,12 @@ from cd_pipeline.data.samples import (
 )
 from cd_pipeline.data.tiles import Window
 from cd_pipeline_tests.drawn import draw_photo
+
+
+def mask_of(example: Example, roots: Roots) -> Image:
+    ((_, mask),) = load_masks([example], roots)
+    return mask
+
 
 PAIR = Pair(
     pair_id="a",
@@ -196,7 +203,7 @@ def test_a_changed_mask_is_refused_where_it_is_read_alone(roots: Roots) -> None:
     planned = replace(PAIR, mask_sha256=file_digest(path))
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ValueError, match=r"mask/a\.png: the file has changed"):
-        load_mask(planned, roots)
+        mask_of(planned, roots)
 
 
 CROP = {"left": 7, "top": 11, "width": 40, "height": 20}
@@ -217,13 +224,13 @@ def test_a_pair_with_a_crop_is_that_part_of_its_pictures(
 @pytest.mark.parametrize("crop", [None, CROP, {"left": 0, "top": 39, "width": 60, "height": 1}])
 def test_the_mask_alone_is_that_of_the_pair(roots: Roots, crop: dict[str, int] | None) -> None:
     pair = replace(PAIR, crop=crop)
-    np.testing.assert_array_equal(load_mask(pair, roots), load_sample(pair, roots).mask)
+    np.testing.assert_array_equal(mask_of(pair, roots), load_sample(pair, roots).mask)
 
 
 def test_a_mask_stored_as_0_and_1_is_read_as_0_and_255(roots: Roots, arrays: Sample) -> None:
     write_png(roots.resolve(str(PAIR.mask)), arrays.mask // 255)
     np.testing.assert_array_equal(load_sample(PAIR, roots).mask, arrays.mask)
-    np.testing.assert_array_equal(load_mask(PAIR, roots), arrays.mask)
+    np.testing.assert_array_equal(mask_of(PAIR, roots), arrays.mask)
 
 
 @pytest.mark.parametrize("partly", [False, True])

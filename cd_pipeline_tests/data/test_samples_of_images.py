@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from cd_pipeline.data import samples
 from cd_pipeline.data.datasets import SampleDataset, task_of, to_item
+from cd_pipeline.data.example import Example
 from cd_pipeline.data.files import file_digest
-from cd_pipeline.data.image_manifest import LabelledImage
+from cd_pipeline.data.image_manifest import LabelledImage, image_rows
 from cd_pipeline.data.images import Image, write_png
+from cd_pipeline.data.masked_images import MaskedImage
 from cd_pipeline.data.palette import VOC_PALETTE, write_palette_png
 from cd_pipeline.data.preprocessing import equalised
 from cd_pipeline.data.samples import (
@@ -19,14 +22,21 @@ from cd_pipeline.data.samples import (
     Sample,
     at_input_size,
     input_samples,
-    load_mask,
+    load_masks,
     load_sample,
     load_whole,
     padded_sample,
 )
+from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.task import MaskForm, Task
 from cd_pipeline_tests.drawn import draw_photo
 from cd_pipeline_tests.tiny_images import write_labelled
+
+
+def mask_of(example: Example, roots: Roots) -> Image:
+    ((_, mask),) = load_masks([example], roots)
+    return mask
+
 
 BINARY = MaskForm()
 CLASSES = MaskForm(classes=5, void=255)
@@ -107,7 +117,7 @@ def test_the_indices_of_a_palette_png_are_read_whatever_its_colours(
     for palette in (VOC_PALETTE, VOC_PALETTE[::-1]):
         path = roots.resolve(row.mask)
         write_palette_png(path, indices, palette)
-        found = load_mask(replace(row, mask_sha256=file_digest(path)), roots)
+        found = mask_of(replace(row, mask_sha256=file_digest(path)), roots)
         np.testing.assert_array_equal(found, expected.mask)
 
 
@@ -143,7 +153,7 @@ def test_a_crop_is_that_part_of_image_mask_and_what_counts(
     part = replace(row, crop=CROP, tiled=True)
     for found, whole in zip(load_sample(part, roots).arrays, load_sample(row, roots).arrays, strict=True):
         np.testing.assert_array_equal(found, whole[11:31, 7:47])
-    np.testing.assert_array_equal(load_mask(part, roots), load_sample(part, roots).mask)
+    np.testing.assert_array_equal(mask_of(part, roots), load_sample(part, roots).mask)
     assert load_whole(part, roots).mask.shape == (40, 60)
 
 
@@ -219,3 +229,38 @@ def test_a_missing_mask_is_named(roots: Roots, image: Image, indices: Image) -> 
     write_png(roots.resolve(row.mask), image)
     with pytest.raises(ValueError, match="the file has changed"):
         load_sample(row, roots)
+
+
+def test_tiles_of_one_picture_are_cut_from_one_reading_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "images" / "a.png", np.zeros((64, 96, 3), np.uint8))
+    write_png(
+        tmp_path / "masks" / "a.png", np.arange(64 * 96, dtype=np.uint32).reshape(64, 96) % 2 * np.uint8(255)
+    )
+    image = MaskedImage(
+        name="a",
+        dataset="",
+        image="images/a.png",
+        mask="masks/a.png",
+        image_sha256=file_digest(tmp_path / "images" / "a.png"),
+        mask_sha256=file_digest(tmp_path / "masks" / "a.png"),
+        width=96,
+        height=64,
+        split="train",
+    )
+    rows = image_rows(tmp_path, [image], InputSettings(size=32, fit="tile"), MaskForm())
+    read: list[Path] = []
+    for name in ("read_photo", "read_label"):
+        original = getattr(samples, name)
+        monkeypatch.setattr(
+            samples, name, lambda path, *args, original=original: read.append(path) or original(path, *args)
+        )
+    roots = Roots(tmp_path, tmp_path)
+    views = list(input_samples(rows, roots, 32))
+    assert [path.parent.name for path in read] == ["images", "masks"]
+    masks = [mask for _, mask in load_masks(rows, roots)]
+    assert len(read) == 3
+    assert len(rows) == len(views) == 6
+    for view, mask in zip(views, masks, strict=True):
+        np.testing.assert_array_equal(view.mask, mask)

@@ -6,13 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cd_pipeline.data.example import Example
 from cd_pipeline.data.files import file_digest
-from cd_pipeline.data.images import write_png
+from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.samples import Roots, load_mask, load_sample
+from cd_pipeline.data.samples import Roots, load_masks, load_sample
 from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.two_date import TwoDatePair, scan_two_date
 from cd_pipeline.data.two_date_pairs import pair_name, two_date_rows
+
+
+def mask_of(example: Example, roots: Roots) -> Image:
+    ((_, mask),) = load_masks([example], roots)
+    return mask
+
 
 SIZES = {
     "train/a": (100, 70),
@@ -82,7 +89,7 @@ def test_a_row_is_changed_where_its_part_of_the_label_is(
 ) -> None:
     rows, roots = two_date_rows(root, found, settings), Roots(root, root)
     for row in rows:
-        mask = load_mask(row, roots)
+        mask = mask_of(row, roots)
         assert row.changed is bool(mask.any())
         assert set(np.unique(mask)) <= {0, 255}
     if settings.fit == "tile":

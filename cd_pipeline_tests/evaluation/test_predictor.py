@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from cd_pipeline.data.samples import Sample
-from cd_pipeline.evaluation.predictor import Predictor, enlarged
+from cd_pipeline.evaluation.predictor import Predictor, enlarged, most_probable
 from cd_pipeline.models.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -199,3 +199,14 @@ def test_an_image_of_6000_pixels_a_side_with_22_classes_takes_less_than_two_giga
     assert whole == "True"
     assert float(agree) > 0.999  # two classes may be equally probable
     assert int(grown) * 1024 < 2e9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 40), st.integers(1, 40))
+def test_the_most_probable_class_is_that_of_the_whole_enlarged_probability(
+    seed: int, classes: int, height: int, width: int
+) -> None:
+    logits = np.random.default_rng(seed).normal(0, 2, (classes, 8, 8))
+    probability = (np.exp(logits) / np.exp(logits).sum(axis=0)).astype(np.float32)
+    whole = enlarged(probability, height, width)
+    np.testing.assert_array_equal(most_probable(probability, height, width), whole.argmax(axis=0))
