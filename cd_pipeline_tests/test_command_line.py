@@ -40,6 +40,7 @@ def run_dagster(arguments: list[str], data: Path, **environment: str) -> subproc
     )
 
 
+@pytest.mark.slow
 def test_the_workspace_file_is_valid(tmp_path: Path) -> None:
     done = run_dagster(["definitions", "validate", "-w", "workspace.yaml"], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -76,7 +76,7 @@ def mask_recipe(folder: Path, **changes: object) -> Recipe:
         "source": {"layout": "masked_images", "folder": str(folder)},
         "split": {"test_share": 0.25, "train_share": 0.7, "exact": True},
         "input": {"size": SIDE, "fit": "tile", "scaling": "min_max"},
-        "augmentation": {"epoch_pairs": 24, "max_dominant_share": 1.0, "positive_crops": 0.5},
+        "augmentation": {"epoch_pairs": 16, "max_dominant_share": 1.0, "positive_crops": 0.5},
         "model": NETWORK,
         "training": {
             "preset": "cracks",

@@ -329,7 +329,9 @@ def test_a_manifest_planned_with_other_settings_is_not_used(realistic: Run) -> N
     recipe = realistic_recipe(realistic.photos, max_changes=2)
     for asset in ("change_masks", "checkpoint", "mlpackage"):
         result = run(recipe, realistic.folder.parent, select=[asset], raise_on_error=False)
-        assert "pair_manifest was made for another recipe (source, synthesis or input): run" in failure(result, asset)
+        assert "pair_manifest was made for another recipe (source, synthesis or input): run" in failure(
+            result, asset
+        )
 
 
 def test_a_threshold_or_metrics_of_another_checkpoint_are_not_used(whole: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ ASSETS = ("raw_pairs", "pair_manifest", "checkpoint", "threshold", "test_predict
 COUNTS = {"train": 4, "val": 2, "test": 2}
 SIDE = 128
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
 
 
 def draw_tiles(root: Path, side: int = SIDE) -> Path:

@@ -232,6 +232,7 @@ def test_grey_photos_are_refused_with_their_shape() -> None:
         next(no_change_pairs(grey, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 42])
 def test_differencing_oracle_stays_low_on_realistic_pairs_of_real_photos(seed: int, real_data: Path) -> None:
     @cache

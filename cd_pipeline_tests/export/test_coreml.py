@@ -217,6 +217,7 @@ def test_a_new_export_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path
     assert [item.name for item in tmp_path.iterdir()] == ["detector.mlpackage"]
 
 
+@pytest.mark.slow
 def test_a_failed_replacement_leaves_the_old_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = export(tmp_path / "detector.mlpackage")
     files = package_files(path)
@@ -235,6 +236,7 @@ def test_a_failed_replacement_leaves_the_old_package(tmp_path: Path, monkeypatch
     assert [item.name for item in tmp_path.iterdir()] == ["detector.mlpackage"]
 
 
+@pytest.mark.slow
 def test_an_export_after_a_kill_between_the_renames_keeps_the_old_package_until_the_new_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

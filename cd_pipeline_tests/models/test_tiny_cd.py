@@ -117,6 +117,7 @@ def test_the_encoder_sees_the_photos_as_it_was_pretrained_on_them(trained: nn.Mo
         torch.testing.assert_close(batch[:, channel], (both - mean) / std, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_weights_of_the_whole_network_become_the_encoder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_nothing_is_left_beside_the_pictures(drawn: Drawn) -> None:
     assert set(tree(drawn[0])) == {f"images/{n}.jpg" for n in names} | {f"masks/{n}.png" for n in names}
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one_and_a_smaller_sample_the_same_pictures(
     drawn: Drawn, tmp_path: Path
 ) -> None:

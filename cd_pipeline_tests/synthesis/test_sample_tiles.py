@@ -65,6 +65,7 @@ def test_nothing_is_left_beside_the_tiles(drawn: Drawn) -> None:
     assert set(tree(drawn[0])) == wanted
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(drawn: Drawn, tmp_path: Path) -> None:
     again = draw_sample_tiles(tmp_path, counts=COUNTS, side=128, workers=2)
     assert tree(tmp_path) == tree(drawn[0])

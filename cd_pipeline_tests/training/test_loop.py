@@ -352,6 +352,7 @@ def test_half_precision_trains_to_about_the_same_loss() -> None:
     assert all(value.dtype != torch.bfloat16 for value in half.weights.values())
 
 
+@pytest.mark.slow
 def test_the_network_learns_a_few_pairs() -> None:
     pairs = TinyPairs(6)
     settings = quick(epochs=40, learning_rate=3e-3, ema_decay=0.6, patience=40)
