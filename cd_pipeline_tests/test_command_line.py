@@ -121,9 +121,12 @@ def test_the_readmes_command_for_two_dates_makes_a_package_from_nothing(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "score", "floor"), [("cracks", "f1", 0.3), ("voc", "miou", 0.25)])
+@pytest.mark.parametrize(
+    ("recipe", "score", "floor"),
+    [("cracks", "f1", "everything_marked_f1"), ("voc", "miou", "baseline_miou")],
+)
 def test_the_readmes_commands_for_single_images_make_a_package_from_nothing(
-    recipe: str, score: str, floor: float, tmp_path: Path
+    recipe: str, score: str, floor: str, tmp_path: Path
 ) -> None:
     (command,) = [line for line in readme_commands() if f"*{recipe}/mlpackage" in line]
     done = run_dagster(command[1:], tmp_path)
@@ -132,7 +135,7 @@ def test_the_readmes_commands_for_single_images_make_a_package_from_nothing(
     assert (tmp_path / recipe / "mlpackage" / "segmenter.mlpackage").exists()
     metrics = json.loads((tmp_path / recipe / "test_predictions" / "metrics.json").read_text())
     assert metrics["images"] == 12
-    assert metrics[score] > floor
+    assert metrics[score] > 1.5 * metrics[floor]
 
 
 @pytest.mark.parametrize(
