@@ -25,6 +25,12 @@ from cd_pipeline_tests.models.measuring import multiply_adds, parameters, photos
 
 BATCH = 8
 REPEATS = 3
+PLAIN = {"align_corners": False, "bias": False}
+OF_RECIPES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "unet of the recipe cracks": ("unet", {"widths": (16, 32, 64, 128), **PLAIN}),
+    "unet of the recipe voc": ("unet", {"widths": (16, 32, 64, 128, 256), **PLAIN}),
+}
+"""Networks with other settings than their defaults."""
 PUBLISHED_F1: Mapping[str, str] = {
     "siamese_unet": "86.3-90.3 (FC-Siam-diff)",
     "tiny_cd": "91.05 (TinyCD)",
@@ -33,8 +39,13 @@ PUBLISHED_F1: Mapping[str, str] = {
 
 def main() -> None:
     options = parse_options()
+    every = {**{name: (name, {}) for name in NETWORKS}, **OF_RECIPES}
     rows = [
-        measure(name, options.size, timed=not options.no_time, threads=options.threads) for name in NETWORKS
+        {
+            **measure(network, options.size, timed=not options.no_time, threads=options.threads, **settings),
+            "name": name,
+        }
+        for name, (network, settings) in every.items()
     ]
     if options.json:
         print(json.dumps({"size": options.size, "batch": BATCH, "networks": rows}, indent=2))
