@@ -63,7 +63,7 @@ def realistic(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     real = workspace / "real"
     for number in range(3):
         pair = draw_pair(number, 80)
-        for part, image in zip(("A", "B", "label"), pair[:3], strict=True):
+        for part, image in zip(("A", "B", "label"), pair.arrays, strict=True):
             write_png(real / part / f"office_{number}.png", image)
     (real / "B" / "office_2.png").write_bytes(b"no picture")
     return Run(whole.photos, workspace / "rooms", run(realistic_recipe(whole.photos, real), workspace))
