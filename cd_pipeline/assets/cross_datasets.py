@@ -1,15 +1,17 @@
 """Cross-data-set evaluation: trained on each data set, tested on all of them."""
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import BaseModel
 
 from cd_pipeline.assets.checkpoint import progress_line, training_here, training_job
-from cd_pipeline.assets.inputs import chosen_threshold, labelled_images, predictor_for, trained
+from cd_pipeline.assets.inputs import chosen_threshold, labelled_images, predictor_for, predictor_of, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.assets.test_predictions import image_report
+from cd_pipeline.assets.threshold import choose_on
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
@@ -66,8 +68,7 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         for name in (*tests, ALL):
             if name == ALL:
                 chosen = chosen_threshold(workspace, recipe, saved)
-                limit = chosen.threshold if chosen else None
-                predictor = predictor_for(recipe, compute, saved.model(), limit)
+                predictor = predictor_of(recipe, compute, saved, chosen)
             else:
                 predictor = trained_on(context.log, workspace, recipe, compute, name)
             for other, images in tests.items():
@@ -110,11 +111,7 @@ def trained_on(
     log: dg.DagsterLogManager, workspace: Workspace, recipe: Recipe, compute: Compute, data_set: str
 ) -> "Predictor":
     """Train on one data set alone, choose the threshold on its val, and return what predicts."""
-    from functools import partial
-
     from cd_pipeline.data.samples import input_samples
-    from cd_pipeline.evaluation.predict import predict_probability
-    from cd_pipeline.evaluation.threshold import choose, predict_samples, sweep_predictions
     from cd_pipeline.models.build import build_model
     from cd_pipeline.training.job import run_job
 
@@ -127,16 +124,7 @@ def trained_on(
     predictor = predictor_for(recipe, compute, model, None)
     if not recipe.has_threshold:
         return predictor
-    limits = recipe.threshold
     val = [image for image in labelled_images(workspace, recipe, "val") if image.class_name == data_set]
-    predict = partial(predict_probability, predictor.model, runtime=predictor.runtime)
     samples = input_samples(val, workspace.roots(recipe), recipe.input.size)
-    sweep = sweep_predictions(
-        predict_samples(predict, samples),
-        low=limits.low,
-        high=limits.high,
-        steps=limits.steps,
-        fixed=limits.fixed,
-    )
-    chosen = choose(sweep, "", limits.tolerance, limits.fixed)
-    return predictor_for(recipe, compute, model, chosen.threshold)
+    _, chosen = choose_on(predictor, samples, recipe.threshold, "")
+    return replace(predictor, threshold=chosen.threshold)

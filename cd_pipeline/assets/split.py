@@ -56,7 +56,7 @@ def divide_images(workspace: Workspace, recipe: Recipe, path: "Path") -> dict[st
     from cd_pipeline.data.masked_images import label_of, split_masked_images
 
     found = read_masked_images(found_images(workspace, recipe))
-    images: list[MaskedImage] = split_masked_images(found, recipe.split, exact=recipe.split.exact)
+    images: list[MaskedImage] = split_masked_images(found, recipe.split)
     write_masked_images(path, images, recipe.split_version)
     return split_figures(
         "data_set",

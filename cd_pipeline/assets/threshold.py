@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cd_pipeline.assets.inputs import examples_on_disk, rendered_pairs, trained
+from cd_pipeline.assets.inputs import examples_on_disk, predictor_for, rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture
-from cd_pipeline.recipe import Recipe
+from cd_pipeline.recipe import Recipe, ThresholdSettings
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
     from cd_pipeline.data.samples import Sample
+    from cd_pipeline.evaluation.predictor import Predictor
+    from cd_pipeline.evaluation.sweep import ThresholdSweep
+    from cd_pipeline.evaluation.threshold import ChosenThreshold
 
 
 def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -41,16 +43,13 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.frames import write_frame
         from cd_pipeline.data.samples import input_samples
         from cd_pipeline.evaluation.figures import sweep_curve
-        from cd_pipeline.evaluation.predict import predict_probability
         from cd_pipeline.evaluation.protocol import realistic_set
         from cd_pipeline.evaluation.realistic_pairs import photo_loaders
-        from cd_pipeline.evaluation.threshold import choose, predict_samples, sweep_predictions
 
         saved = trained(workspace, recipe)
         examples = examples_on_disk(workspace, recipe, "val")
-        runtime = compute.runtime().exact()
-        runtime.prepare()
-        model, size, limits = runtime.place(saved.model()), recipe.input.size, recipe.threshold
+        predictor = predictor_for(recipe, compute, saved.model(), None)
+        size, limits = recipe.input.size, recipe.threshold
         drawn: Iterable[Sample] = input_samples(examples, workspace.roots(recipe), size)
         source = limits.pairs
         if source == "realistic" and recipe.held_out_kinds:
@@ -60,13 +59,7 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
             pairs = rendered_pairs(workspace, recipe, "val")
             loaders = photo_loaders(pairs, workspace.roots(recipe), size)
             drawn = realistic_set(loaders, size, limits.realistic_pairs)
-        predictions = predict_samples(partial(predict_probability, model, runtime=runtime), drawn)
-        sweep = sweep_predictions(
-            predictions, low=limits.low, high=limits.high, steps=limits.steps, fixed=limits.fixed
-        )
-        chosen = replace(
-            choose(sweep, saved.version, limits.tolerance, limits.fixed), chosen_by=limits.choice
-        )
+        sweep, chosen = choose_on(predictor, drawn, limits, saved.version)
         folder = workspace.folder(recipe, "threshold")
         curve = sweep_curve(sweep.table(), chosen.threshold)
         write_frame(folder / "sweep.parquet", pd.DataFrame(sweep.table()))
@@ -90,3 +83,24 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return threshold
+
+
+def choose_on(
+    predictor: "Predictor", samples: "Iterable[Sample]", limits: ThresholdSettings, version: str
+) -> "tuple[ThresholdSweep, ChosenThreshold]":
+    """Sweep the predictions of samples at the input size, and choose as the recipe asks.
+
+    Args:
+        predictor: the network.
+        samples: of val.
+        limits: what is tried, and what counts as best.
+        version: of the network's weights.
+    """
+    from cd_pipeline.evaluation.threshold import choose, predict_samples, sweep_predictions
+
+    predictions = predict_samples(predictor.probability, samples)
+    sweep = sweep_predictions(
+        predictions, low=limits.low, high=limits.high, steps=limits.steps, fixed=limits.fixed
+    )
+    chosen = choose(sweep, version, limits.tolerance, limits.fixed)
+    return sweep, replace(chosen, chosen_by=limits.choice)

@@ -187,21 +187,18 @@ def read_images(
     return inventory
 
 
-def split_masked_images(
-    rows: Sequence[MaskedImage], settings: SplitSettings, *, exact: bool = False
-) -> list[MaskedImage]:
+def split_masked_images(rows: Sequence[MaskedImage], settings: SplitSettings) -> list[MaskedImage]:
     """Give every usable row its split by the hash of its image file, within each data set.
 
     The rules are those of `assign_splits`. An image is in test when its hash falls under the test share: it
-    never moves as the set grows, and the count is near the share, not exact. With `exact`, the images of a
+    never moves as the set grows, and the count is near the share, not exact. With `settings.exact`, the images of a
     data set are ranked by the same hash and the first round(test_share * n) are test: the count is sure, but
     images near the limit can move as the set grows. Splits from lists stay; a part that no list gives is
     taken by these rules, test from all listed images and val from those of train.
 
     Args:
         rows: usable or not.
-        settings: shares and seed.
-        exact: whether test has an exact count.
+        settings: shares, seed, and whether test has an exact count.
 
     Returns:
         All rows in their order; those that are not usable have no new split.
@@ -215,7 +212,7 @@ def split_masked_images(
             datasets[row.dataset].append(row)
     photos: list[Photo] = []
     for members in datasets.values():
-        trees = _trees(members, settings, exact=exact)
+        trees = _trees(members, settings)
         photos += [_as_photo(row, tree) for row, tree in zip(members, trees, strict=True)]
     assigned = {photo.path: photo for photo in assign_splits(photos, settings)}
     listed = {dataset: {row.split for row in members} for dataset, members in datasets.items()}
@@ -272,10 +269,10 @@ def _without_duplicates(rows: Sequence[MaskedImage]) -> list[MaskedImage]:
     return sorted(result, key=lambda row: (row.dataset, row.name, row.split))
 
 
-def _trees(members: Sequence[MaskedImage], settings: SplitSettings, *, exact: bool) -> Iterator[str]:
+def _trees(members: Sequence[MaskedImage], settings: SplitSettings) -> Iterator[str]:
     # what assign_splits divides by: a folder of its own for test, or "" for each image's own hash
     test = {row.image for row in members if row.split == "test"}
-    if not test and not exact:
+    if not test and not settings.exact:
         yield from ("" for _ in members)
         return
     if not test:

@@ -4,7 +4,6 @@ Layout: `images/<class>/<stem>.<ext>` beside `labels/<class>/<stem>.txt`, either
 (a single tree, split three ways) or in `trainval/` and `test/`.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from cd_pipeline.data.files import bytes_digest, digest
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
+from cd_pipeline.data.listing import composed, printable
 
 TREES = ("trainval", "test")
 
@@ -151,13 +151,13 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
     labels = {_label_key(root / tree / "labels", path): path for path in _visible(root / tree / "labels")}
     for path in _visible(images):
         inner = path.relative_to(images)
-        class_name = _nfc(_printable(inner.parts[0])) if len(inner.parts) > 1 else ""
-        label = labels.get(_nfc(str(inner.with_suffix("")))) if path.suffix else None
+        class_name = composed(printable(inner.parts[0])) if len(inner.parts) > 1 else ""
+        label = labels.get(composed(str(inner.with_suffix("")))) if path.suffix else None
         yield Photo(
-            path=_printable(path.relative_to(root).as_posix()),
+            path=printable(path.relative_to(root).as_posix()),
             tree=tree,
             class_name=class_name,
-            label_path=_printable(label.relative_to(root).as_posix()) if label else "",
+            label_path=printable(label.relative_to(root).as_posix()) if label else "",
             sha256="",
             label_sha256="",
             pixels_sha256="",
@@ -170,7 +170,7 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
 
 
 def _layout_fault(inner: Path) -> str | None:
-    if _printable(str(inner)) != str(inner):
+    if printable(str(inner)) != str(inner):
         return "the name is not UTF-8 text; rename the file"
     if inner.suffix.lower() not in PHOTO_SUFFIXES:
         return f"unsupported file type {inner.suffix or '(none)'}; use {', '.join(sorted(PHOTO_SUFFIXES))}"
@@ -196,24 +196,14 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def _label_key(labels: Path, path: Path) -> str:
-    return _nfc(str(path.relative_to(labels).with_suffix(""))) if path.suffix.lower() == ".txt" else ""
-
-
-def _printable(text: str) -> str:
-    # File names that are not UTF-8, such as those of old Korean archives, cannot be stored as text.
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _nfc(text: str) -> str:
-    # File systems store accents and Hangul composed or decomposed; the two must match.
-    return unicodedata.normalize("NFC", text)
+    return composed(str(path.relative_to(labels).with_suffix(""))) if path.suffix.lower() == ".txt" else ""
 
 
 def _orphan_labels(root: Path, photos: list[Photo]) -> list[str]:
     used = {photo.label_path for photo in photos}
     trees = {photo.tree for photo in photos}
     found = (
-        _printable(path.relative_to(root).as_posix())
+        printable(path.relative_to(root).as_posix())
         for tree in trees
         for path in _visible(root / tree / "labels")
     )

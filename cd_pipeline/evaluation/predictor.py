@@ -1,5 +1,6 @@
 """A network with all that turns its probabilities into masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from cd_pipeline.data.images import Image
+from cd_pipeline.data.preprocessing import resize_photo
 from cd_pipeline.data.samples import Sample, at_input_size
 from cd_pipeline.evaluation.postprocess import cleaned_mask, smooth_mask
 from cd_pipeline.evaluation.predict import predict_probability, predict_strips, predict_tiled
@@ -66,8 +68,7 @@ class Predictor:
             return predict_tiled(
                 self.model, *pictures, runtime=self.runtime, side=self.size, overlap=self.overlap
             )
-        sized = at_input_size(Sample(pictures, np.zeros(pictures[0].shape[:2], np.uint8)), self.size)
-        return enlarged(self.probability(*sized.pictures), *pictures[0].shape[:2])
+        return enlarged(self._resized(pictures), *pictures[0].shape[:2])
 
     def mask_at_own_size(self, *pictures: Image, tiled: bool = True) -> Image:
         """Predict HWC uint8 RGB of any size: the mask.
@@ -75,8 +76,7 @@ class Predictor:
         Tiles are turned into rows of the mask as they are finished: memory grows with the picture's width.
         """
         if not tiled and self.threshold is None:
-            sized = at_input_size(Sample(pictures, np.zeros(pictures[0].shape[:2], np.uint8)), self.size)
-            return most_probable(self.probability(*sized.pictures), *pictures[0].shape[:2])
+            return most_probable(self._resized(pictures), *pictures[0].shape[:2])
         if not tiled:
             return self.mask_of(self.probability_at_own_size(*pictures, tiled=False))
         strips = predict_strips(self.model, pictures, self.runtime, side=self.size, overlap=self.overlap)
@@ -105,6 +105,9 @@ class Predictor:
         probability = self.probability(*sized.pictures)
         own_mask = self.mask_of(enlarged(probability, *sample.mask.shape))
         return Prediction(sized, self.mask_of(probability), own_mask)
+
+    def _resized(self, pictures: Sequence[Image]) -> Probability:
+        return self.probability(*(resize_photo(picture, self.size) for picture in pictures))
 
     def _decided(self, probability: Probability) -> Image:
         if self.threshold is None:

@@ -7,7 +7,6 @@ there; and the gated skip goes into the concat as it is, where the authors' code
 8,111,205 parameters with the defaults.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cd_pipeline.models.blocks import Block, PlainEncoder, UpBlock, Upsample, Upsampler, UShape, double_conv
+from cd_pipeline.models.blocks import Block, UpBlock, Upsample, Upsampler, UShape, double_conv
 from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
@@ -79,9 +78,9 @@ class AttentionUNet(UShape):
     ) -> None:
         block = partial(double_conv, norm=norm)
         up = partial(Upsample, upsampling=upsampling, align_corners=align_corners)
-        deepest_first = itertools.pairwise(reversed(widths))
         super().__init__(
-            encoder=PlainEncoder(widths, block),
-            ups=[GatedUpBlock(c, to, block=block, up=up) for c, to in deepest_first],
-            head=nn.Conv2d(widths[0], classes, 1),
+            classes=classes,
+            widths=widths,
+            block=block,
+            step=partial(GatedUpBlock, block=block, up=up),
         )

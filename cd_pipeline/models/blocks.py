@@ -4,7 +4,7 @@ A network picks a `Block` for its levels and an `Upsampler` for its steps; the p
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -125,19 +125,23 @@ class UpBlock(nn.Module):
 
 
 class UShape(Network):
-    """An encoder, a step up for each of its skips, and a head.
+    """A plain encoder, a step up for each of its skips, and a head.
 
     Args:
-        encoder: Nx3xHxW to a list of feature maps, finest first, the first of them HxW.
-        ups: from the deepest: (x, skip) to features of the skip's size.
-        head: features at full size to logits.
+        classes: C of the logits.
+        widths: channels a level, finest first.
+        block: the layers of a level of the encoder.
+        step: from the channels of a level and those of the next finer one to a step up: (x, skip) to features
+            of the skip's size.
     """
 
-    def __init__(self, encoder: nn.Module, ups: Iterable[nn.Module], head: nn.Module) -> None:
+    def __init__(
+        self, *, classes: int, widths: Sequence[int], block: Block, step: Callable[[int, int], nn.Module]
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.ups = nn.ModuleList(ups)
-        self.head = head
+        self.encoder = PlainEncoder(widths, block)
+        self.ups = nn.ModuleList(step(c, to) for c, to in itertools.pairwise(reversed(widths)))
+        self.head = nn.Conv2d(widths[0], classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment an image.

@@ -4,14 +4,13 @@ Two blocks a level in the encoder, one in the decoder, 2x2 max-pooling between l
 3x3-norm-ReLU-3x3-norm, plus its input, then ReLU. 14,574,177 parameters with the defaults.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, UShape, conv_block, conv_norm
+from cd_pipeline.models.blocks import UpBlock, Upsample, UShape, conv_block, conv_norm
 from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
@@ -63,9 +62,9 @@ class ResUNet(UShape):
     ) -> None:
         block = partial(ResidualBlock, norm=norm)
         up = partial(Upsample, upsampling=upsampling, align_corners=align_corners)
-        deepest_first = itertools.pairwise(reversed(widths))
         super().__init__(
-            encoder=PlainEncoder(widths, partial(two_blocks, norm=norm)),
-            ups=[UpBlock(c, to, to, block=block, up=up) for c, to in deepest_first],
-            head=nn.Conv2d(widths[0], classes, 1),
+            classes=classes,
+            widths=widths,
+            block=partial(two_blocks, norm=norm),
+            step=lambda c, to: UpBlock(c, to, to, block=block, up=up),
         )

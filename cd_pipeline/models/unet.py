@@ -5,13 +5,10 @@ With the defaults it is the one for cracks; with widths 64 to 1024 and 22 classe
 the upsampled channels before the concat, so that the widest decoder block takes 768 (or 1536) channels.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 
-from torch import nn
-
-from cd_pipeline.models.blocks import PlainEncoder, UpBlock, Upsample, UShape, double_conv
+from cd_pipeline.models.blocks import UpBlock, Upsample, UShape, double_conv
 from cd_pipeline.models.settings import WIDTHS, Norm, Upsampling
 
 
@@ -40,9 +37,9 @@ class UNet(UShape):
     ) -> None:
         block = partial(double_conv, norm=norm, bias=bias)
         up = partial(Upsample, upsampling=upsampling, align_corners=align_corners)
-        deepest_first = itertools.pairwise(reversed(widths))
         super().__init__(
-            encoder=PlainEncoder(widths, block),
-            ups=[UpBlock(c, to, to, block=block, up=up) for c, to in deepest_first],
-            head=nn.Conv2d(widths[0], classes, 1),
+            classes=classes,
+            widths=widths,
+            block=block,
+            step=lambda c, to: UpBlock(c, to, to, block=block, up=up),
         )

@@ -292,7 +292,9 @@ def test_the_59_crack_images_are_read_as_pillow_reads_them(real_data: Path) -> N
 def test_the_crack_images_are_divided_into_41_6_and_12(
     real_data: Path, chosen: SplitSettings, exact: bool
 ) -> None:
-    rows = split_masked_images(scan_masked_images(real_data / "cracks").images, chosen, exact=exact)
+    rows = split_masked_images(
+        scan_masked_images(real_data / "cracks").images, chosen.model_copy(update={"exact": exact})
+    )
     assert Counter(row.split for row in rows) == {"train": 41, "val": 6, "test": 12}
 
 
@@ -323,7 +325,7 @@ def counts(rows: list[MaskedImage], dataset: str = "") -> tuple[int, ...]:
 
 def test_an_exact_split_has_the_counts_of_its_shares_in_every_data_set() -> None:
     rows = [*rows_of(59, "one"), *rows_of(10, "two"), *rows_of(200, "three")]
-    assigned = split_masked_images(rows, CRACKS, exact=True)
+    assigned = split_masked_images(rows, CRACKS.model_copy(update={"exact": True}))
     assert counts(assigned, "one") == (41, 6, 12)
     assert counts(assigned, "two") == (7, 1, 2)
     assert counts(assigned, "three") == (140, 20, 40)
@@ -332,7 +334,7 @@ def test_an_exact_split_has_the_counts_of_its_shares_in_every_data_set() -> None
 
 def test_the_exact_test_images_are_those_of_the_smallest_hashes() -> None:
     rows = rows_of(100)
-    exact, free = (split_masked_images(rows, SplitSettings(), exact=exact) for exact in (True, False))
+    exact, free = (split_masked_images(rows, SplitSettings(exact=exact)) for exact in (True, False))
     inner, outer = ({row.name for row in part if row.split == "test"} for part in (exact, free))
     assert len(inner) == 18
     assert inner <= outer or outer <= inner
@@ -342,8 +344,8 @@ def test_the_exact_test_images_are_those_of_the_smallest_hashes() -> None:
 @given(st.permutations(range(40)), st.booleans())
 def test_the_split_does_not_depend_on_the_order_of_the_rows(order: list[int], exact: bool) -> None:
     rows = [*rows_of(30, "one"), *rows_of(10, "two")]
-    expected = split_masked_images(rows, SplitSettings(), exact=exact)
-    shuffled = split_masked_images([rows[place] for place in order], SplitSettings(), exact=exact)
+    expected = split_masked_images(rows, SplitSettings(exact=exact))
+    shuffled = split_masked_images([rows[place] for place in order], SplitSettings(exact=exact))
     assert shuffled == [expected[place] for place in order]
 
 
@@ -357,7 +359,7 @@ def test_no_image_moves_to_or_from_test_as_a_set_grows(count: int, more: int) ->
 
 def test_another_seed_gives_another_split_of_the_same_counts() -> None:
     first, second = (
-        split_masked_images(rows_of(59), CRACKS.model_copy(update={"seed": seed}), exact=True)
+        split_masked_images(rows_of(59), CRACKS.model_copy(update={"seed": seed, "exact": True}))
         for seed in (1, 2)
     )
     assert counts(first) == counts(second) == (41, 6, 12)
@@ -387,7 +389,7 @@ def test_splits_from_lists_stay() -> None:
 @pytest.mark.parametrize("exact", [True, False])
 def test_without_a_list_of_test_it_is_taken_by_hash_and_the_others_stay(exact: bool) -> None:
     rows = [*rows_of(60, split="train"), *rows_of(40, split="val")]
-    assigned = split_masked_images(rows, SplitSettings(), exact=exact)
+    assigned = split_masked_images(rows, SplitSettings(exact=exact))
     kept = [(new.split, old.split) for new, old in zip(assigned, rows, strict=True) if new.split != "test"]
     assert all(new == old for new, old in kept)
     assert 100 - len(kept) == 18 if exact else 8 <= 100 - len(kept) <= 30
@@ -402,7 +404,7 @@ def test_without_a_list_of_val_it_is_taken_from_train() -> None:
 
 def test_an_empty_part_is_an_error_that_names_the_settings() -> None:
     with pytest.raises(ValueError, match=r"every part needs a photo, found train 0, val 1, test 0"):
-        split_masked_images(rows_of(1), SplitSettings(), exact=True)
+        split_masked_images(rows_of(1), SplitSettings(exact=True))
 
 
 def test_a_jpeg_beside_its_png_is_no_duplicate(folder: Path) -> None:

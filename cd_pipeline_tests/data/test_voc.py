@@ -113,7 +113,7 @@ def test_the_published_lists_without_test_give_it_by_hash(tmp_path: Path) -> Non
     for seed, name in enumerate(names):
         draw(tmp_path, name, seed)
     list_names(tmp_path, train="\n".join(names[:18]), val="\n".join(names[18:]))
-    rows = split_masked_images(scan_voc(tmp_path).images, SplitSettings(), exact=True)
+    rows = split_masked_images(scan_voc(tmp_path).images, SplitSettings(exact=True))
     assert Counter(row.split for row in rows)["test"] == 5
     assert all(row.split in ("test", "train" if row.name < "18" else "val") for row in rows)
 
