@@ -168,15 +168,15 @@ def predictor_for(
     recipe: Recipe, compute: Compute, model: "nn.Module", threshold: float | None
 ) -> "Predictor":
     """Bring a network to the device, in float32, with a threshold (None: of several classes)."""
+    from cd_pipeline.evaluation.predict import network_probabilities
     from cd_pipeline.evaluation.predictor import Predictor
 
     runtime = compute.runtime().exact()
     runtime.prepare()
     return Predictor(
-        model=runtime.place(model),
+        network=network_probabilities(runtime.place(model), runtime),
         size=recipe.input.size,
         threshold=threshold,
-        runtime=runtime,
         smooth=recipe.threshold.smooth,
         overlap=int(recipe.prediction.overlap * recipe.input.size),
         opening=recipe.prediction.opening,

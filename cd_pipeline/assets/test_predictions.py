@@ -57,6 +57,8 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
             "checkpoint_version": saved.version,
         }
         write_frame(folder / "predictions.parquet", report.scores)
+        if report.sweep is not None:
+            write_frame(folder / "sweep.parquet", report.sweep.frame().assign(file=report.scores["file"]))
         write_png(folder / "gallery.png", report.sheet)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         context.log.info(f"{report.headline}; gallery: {folder / 'gallery.png'}")

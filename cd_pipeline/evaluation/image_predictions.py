@@ -74,16 +74,16 @@ class ImageScores:
 
     def __init__(self) -> None:
         self._scores: list[ImageScore] = []
-        self._sweep = ImageSweep()
+        self.sweep = ImageSweep()
 
     def add(self, score: ImageScore, probability: npt.NDArray[np.float32], sample: Sample) -> None:
         """Add one image: its score, and its raw probability, HxW in [0, 1], beside the truth."""
         self._scores.append(score)
-        self._sweep.update(probability, sample.mask, sample.valid)
+        self.sweep.update(probability, sample.mask, sample.valid)
 
     def frame(self) -> pd.DataFrame:
         """Return a row an image; `best_f1` is that of its own best threshold, before cleaning."""
-        best = self._sweep.confusions().f1().max(axis=1)
+        best = self.sweep.confusions().f1().max(axis=1)
         return pd.DataFrame([score.to_row() for score in self._scores]).assign(best_f1=best)
 
     def summary(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ImageScores:
         Raises:
             ValueError: there is no image.
         """
-        ods, curve = self._sweep.ods(), _pooled_curve(self._sweep.confusions())
+        ods, curve = self.sweep.ods(), _pooled_curve(self.sweep.confusions())
         best = middle_of_best_run(curve.f1())
         total = pooled(score.confusion for score in self._scores)
         distance = MeanBoundaryDistance.of(score.distance for score in self._scores)
@@ -115,9 +115,9 @@ class ImageScores:
             "ods_threshold": ods.threshold,
             "ods_precision": ods.precision,
             "ods_recall": ods.recall,
-            "ois": self._sweep.ois(),
+            "ois": self.sweep.ois(),
             "best_f1": float(curve.f1()[best]),
-            "best_f1_threshold": float(self._sweep.thresholds[best]),
+            "best_f1_threshold": float(self.sweep.thresholds[best]),
             "hausdorff": distance.hausdorff,
             "hausdorff_95": distance.hausdorff_95,
             "hausdorff_unmeasured": distance.unmeasured,
@@ -174,6 +174,7 @@ def measure_images(
         shown_columns=SHOWN_COLUMNS,
         tables={"per_dataset": [{key: row[key] for key in DATASET_COLUMNS} for row in by_dataset]},
         sheet=sheet_with_legend(rows, "image, truth, prediction:", COMPARISON_COLOURS),
+        sweep=everything.sweep,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cd_pipeline.evaluation.metrics import AnyMask, counted_truth
@@ -140,6 +141,22 @@ class ImageSweep:
             fp=np.stack([curve.fp for curve in self._images]),
             fn=np.stack([curve.fn for curve in self._images]),
             tn=np.stack([curve.tn for curve in self._images]),
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """A row an image: `positives` and `negatives` in the truth, `tp` and `fp` lists, one at each threshold.
+
+        Raises:
+            ValueError: There is no image.
+        """
+        curves = self.confusions()
+        return pd.DataFrame(
+            {
+                "positives": curves.tp[:, 0] + curves.fn[:, 0],
+                "negatives": curves.fp[:, 0] + curves.tn[:, 0],
+                "tp": list(curves.tp),
+                "fp": list(curves.fp),
+            }
         )
 
     def ods(self) -> DatasetScale:

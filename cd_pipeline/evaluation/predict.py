@@ -1,6 +1,7 @@
 """Running a network over samples."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -14,12 +15,8 @@ from cd_pipeline.data.datasets import EpochSampler, ItemDataset, RankBatches
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.preprocessing import to_network
 from cd_pipeline.data.task import Task
-from cd_pipeline.data.tiles import Window, padded
-from cd_pipeline.evaluation.tiled import Probability, blended_strips
+from cd_pipeline.evaluation.tiled import Probabilities, Probability
 from cd_pipeline.models.runtime import Runtime
-
-PIXELS_AT_ONCE = 8 * 256 * 256
-"""Of the tiles in one batch: memory grows with them, not with the picture."""
 
 Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
 """(before, after) HWC uint8 RGB at the input size -> probability HxW."""
@@ -117,57 +114,19 @@ def iterate_logits(
 
 def predict_probability(model: nn.Module, *pictures: Image, runtime: Runtime) -> Probability:
     """Predict HWC uint8 RGB at the input size: probability in [0, 1], HxW float32, or CxHxW of C classes."""
-    (probability,) = _probabilities(model, [picture[None] for picture in pictures], runtime)
+    (probability,) = _probabilities(model, runtime, [picture[None] for picture in pictures])
     return probability
 
 
-def predict_strips(
-    model: nn.Module, pictures: Sequence[Image], runtime: Runtime, *, side: int, overlap: int
-) -> Iterator[Probability]:
-    """Predict pictures of any size at their own scale, in tiles, from top to bottom.
-
-    Memory grows with the width alone where each strip is used and left.
-
-    Args:
-        model: the network.
-        pictures: HWC uint8 RGB, of one size.
-        runtime: device and precision.
-        side: of the tiles, the network's input size; smaller pictures are mirrored to it.
-        overlap: of neighbouring tiles, px; there their predictions are blended.
-
-    Yields:
-        Probabilities in [0, 1], h x W float32, or C x h x W of C classes; the heights add up to H.
-    """
-
-    def tiles(picture: Image, windows: list[Window]) -> npt.NDArray[np.uint8]:
-        return np.stack([padded(picture[window.rows, window.columns], side) for window in windows])
-
-    def predict_row(windows: list[Window]) -> Iterator[Probability]:
-        at_once = max(1, PIXELS_AT_ONCE // side**2)
-        for first in range(0, len(windows), at_once):
-            some = windows[first : first + at_once]
-            found = _probabilities(model, [tiles(picture, some) for picture in pictures], runtime)
-            for tile, window in zip(found, some, strict=True):
-                yield tile[..., : window.height, : window.width]
-
-    height, width = pictures[0].shape[:2]
-    return blended_strips(predict_row, width, height, side, overlap)
-
-
-def predict_tiled(
-    model: nn.Module, *pictures: Image, runtime: Runtime, side: int, overlap: int
-) -> Probability:
-    """Predict as `predict_strips` does: the whole probability, HxW float32 in [0, 1], or CxHxW."""
-    strips = list(predict_strips(model, pictures, runtime, side=side, overlap=overlap))
-    probability: Probability = np.concatenate(strips, axis=-2)
-    return probability
+def network_probabilities(model: nn.Module, runtime: Runtime) -> Probabilities:
+    """Return what a network, on the runtime's device, says of batches of pictures at the input size."""
+    return partial(_probabilities, model, runtime)
 
 
 @torch.inference_mode()
 def _probabilities(
-    model: nn.Module, pictures: Sequence[npt.NDArray[np.uint8]], runtime: Runtime
+    model: nn.Module, runtime: Runtime, pictures: Sequence[npt.NDArray[np.uint8]]
 ) -> list[Probability]:
-    # NHWC uint8 each -> N times HW or CHW float32
     model.eval()
     stacked = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2)  # PNx3xHxW
     scaled = to_network(runtime.place_batch(stacked))

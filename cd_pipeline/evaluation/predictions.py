@@ -12,10 +12,11 @@ from cd_pipeline.data.files import keep_only
 from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.preprocessing import resize_mask
-from cd_pipeline.data.samples import Roots, Sample, at_input_size, load_sample, spread
+from cd_pipeline.data.samples import Roots, at_input_size, load_sample, spread
 from cd_pipeline.evaluation.breakdown import FoundChange, found_changes, recall_by
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.figures import gallery, pair_row
+from cd_pipeline.evaluation.image_sweep import ImageSweep
 from cd_pipeline.evaluation.metrics import (
     Confusion,
     has_alarm,
@@ -26,6 +27,7 @@ from cd_pipeline.evaluation.metrics import (
 )
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
+from cd_pipeline.evaluation.sample_prediction import Prediction, predict_sample
 from cd_pipeline.synthesis.pairs import change_owners
 from cd_pipeline.synthesis.photo_store import PhotoStore
 
@@ -70,7 +72,7 @@ def write_predictions(
     roots: Roots,
     folder: Path,
     *,
-    on_pair: Callable[[Pair, Sample, Image], None] = lambda row, pair, prediction: None,
+    on_pair: Callable[[Pair, Prediction], None] = lambda pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
 
@@ -81,17 +83,18 @@ def write_predictions(
         pairs: rows of the manifest.
         roots: where their pictures are.
         folder: is made if needed.
-        on_pair: gets each row, and its pair and prediction at the size they are scored at.
+        on_pair: gets each row and what is predicted.
     """
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
     scores = []
     for pair in pairs:
         arrays = load_sample(pair, roots)
-        predict = partial(predictor.predict, tiled=pair.tiled, own_size=pair.own_size)
-        sized, prediction, own = predict(arrays)
+        predict = partial(predict_sample, predictor, tiled=pair.tiled, own_size=pair.own_size)
+        found = predict(arrays)
+        sized, _, prediction, own = found
         turned = predict(arrays._replace(pictures=arrays.pictures[::-1]))
         write_png(folder / f"{pair.pair_id}.png", own)
-        on_pair(pair, sized, prediction)
+        on_pair(pair, found)
         scores.append(
             PairScore(
                 pair_id=pair.pair_id,
@@ -128,9 +131,11 @@ def measure_pairs(
     drawn = {pair.pair_id for pair in spread(pairs, shown)}
     rows: list[Image] = []
     changes: list[FoundChange] = []
-    oracle, photos = DifferencingOracle(), PhotoStore(roots)
+    oracle, photos, sweep = DifferencingOracle(), PhotoStore(roots), ImageSweep()
 
-    def look(row: Pair, pair: Sample, prediction: Image) -> None:
+    def look(row: Pair, found: Prediction) -> None:
+        pair, probability, prediction, _ = found
+        sweep.update(probability, pair.mask, pair.valid)
         if row.plan or row.realistic_plan:  # only synthesised changes have a kind
             changes.extend(found_changes(*change_owners(row, photos), prediction, pair.valid))
         oracle.update(pair.before, pair.after, pair.mask, pair.valid)
@@ -159,6 +164,7 @@ def measure_pairs(
         shown_columns=("file", "f1", "iou", "alarm"),
         tables={"per_class": classes, "per_kind": kinds, "per_size": sizes},
         sheet=gallery(rows),
+        sweep=sweep,
     )
 
 

@@ -2,28 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.preprocessing import resize_photo
-from cd_pipeline.data.samples import Sample, at_input_size
 from cd_pipeline.evaluation.postprocess import cleaned_mask, smooth_mask
-from cd_pipeline.evaluation.predict import predict_probability, predict_strips, predict_tiled
-from cd_pipeline.evaluation.tiled import Probability
-from cd_pipeline.models.runtime import Runtime
-
-
-class Prediction(NamedTuple):
-    """A sample at the size it is scored at, and the masks HW uint8, at that size and at the sample's own."""
-
-    sample: Sample
-    mask: Image
-    own_size: Image
+from cd_pipeline.evaluation.tiled import Probabilities, Probability, predict_strips, predict_tiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +20,18 @@ class Predictor:
     Masks are HW uint8: 0 or 255, or the indices of several classes.
 
     Attributes:
-        model: on the runtime's device.
+        network: its probabilities.
         size: of the network's input.
         threshold: above it a pixel is marked; None: of several classes the most probable one is taken.
-        runtime: device and precision.
         smooth: 3x3 smoothing of the masks.
         overlap: of the tiles of tiled samples, px.
         opening: side of the square that a marked area must hold, px; 0: any.
         min_area: of a marked area, px; 0: any.
     """
 
-    model: nn.Module
+    network: Probabilities
     size: int
     threshold: float | None
-    runtime: Runtime
     smooth: bool = False
     overlap: int = 0
     opening: int = 0
@@ -54,7 +39,8 @@ class Predictor:
 
     def probability(self, *pictures: Image) -> npt.NDArray[np.float32]:
         """Predict HWC uint8 RGB at the input size: float32 in [0, 1], HxW, or CxHxW of C classes."""
-        return predict_probability(self.model, *pictures, runtime=self.runtime)
+        (probability,) = self.network([picture[None] for picture in pictures])
+        return probability
 
     def probability_at_own_size(self, *pictures: Image, tiled: bool = True) -> npt.NDArray[np.float32]:
         """Predict HWC uint8 RGB of any size: float32 in [0, 1], HxW, or CxHxW of C classes.
@@ -65,9 +51,7 @@ class Predictor:
                 probability is enlarged.
         """
         if tiled:
-            return predict_tiled(
-                self.model, *pictures, runtime=self.runtime, side=self.size, overlap=self.overlap
-            )
+            return predict_tiled(self.network, *pictures, side=self.size, overlap=self.overlap)
         return enlarged(self._resized(pictures), *pictures[0].shape[:2])
 
     def mask_at_own_size(self, *pictures: Image, tiled: bool = True) -> Image:
@@ -79,32 +63,12 @@ class Predictor:
             return most_probable(self._resized(pictures), *pictures[0].shape[:2])
         if not tiled:
             return self.mask_of(self.probability_at_own_size(*pictures, tiled=False))
-        strips = predict_strips(self.model, pictures, self.runtime, side=self.size, overlap=self.overlap)
+        strips = predict_strips(self.network, pictures, side=self.size, overlap=self.overlap)
         return self._finished(np.concatenate([self._decided(strip) for strip in strips]))
 
     def mask_of(self, probability: npt.NDArray[np.float32]) -> Image:
         """Turn a whole probability, HxW or CxHxW, into the mask."""
         return self._finished(self._decided(probability))
-
-    def predict(self, sample: Sample, *, tiled: bool = False, own_size: bool = False) -> Prediction:
-        """Predict one sample, given at its own size.
-
-        Args:
-            sample: the pictures and their truth.
-            tiled: it is predicted in tiles at its own scale. Otherwise it is resized to the network's input,
-                and its own mask is that of the enlarged probability.
-            own_size: it is scored at its own size; a tiled one always is.
-        """
-        if tiled:
-            mask = self.mask_at_own_size(*sample.pictures)
-            return Prediction(sample, mask, mask)
-        if own_size:
-            own_mask = self.mask_at_own_size(*sample.pictures, tiled=False)
-            return Prediction(sample, own_mask, own_mask)
-        sized = at_input_size(sample, self.size)
-        probability = self.probability(*sized.pictures)
-        own_mask = self.mask_of(enlarged(probability, *sample.mask.shape))
-        return Prediction(sized, self.mask_of(probability), own_mask)
 
     def _resized(self, pictures: Sequence[Image]) -> Probability:
         return self.probability(*(resize_photo(picture, self.size) for picture in pictures))

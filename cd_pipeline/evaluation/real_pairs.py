@@ -11,6 +11,7 @@ from cd_pipeline.data.two_date import scan_pair_folder
 from cd_pipeline.evaluation.figures import pair_row
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.protocol import SetScores, score_set, with_nuisance_on_after
+from cd_pipeline.evaluation.sample_prediction import predict_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def measure_real_pairs(predictor: Predictor, folder: Path, own: Path, *, shown: 
     rows: list[Image] = []
     parts: list[object] = []
     for name, pair in named_pairs(folder, problems):
-        prediction = predictor.predict(pair)
+        prediction = predict_sample(predictor, pair)
         write_png(own / f"{name}.png", prediction.own_size)
         parts += [name, prediction.own_size.tobytes()]
         sized.append((name, prediction.sample))

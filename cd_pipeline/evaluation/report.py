@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cd_pipeline.data.images import Image
+from cd_pipeline.evaluation.image_sweep import ImageSweep
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class TestReport:
         shown_columns: of `scores`, for the UI.
         tables: further tables for the UI by name, each a list of rows.
         sheet: a gallery, HWC uint8 RGB.
+        sweep: of one class, the examples' confusions at every threshold, before masks are cleaned, in the order
+            of `scores`.
     """
 
     __test__ = False  # not for pytest
@@ -30,3 +33,4 @@ class TestReport:
     shown_columns: tuple[str, ...]
     tables: Mapping[str, list[dict[str, Any]]]
     sheet: Image
+    sweep: ImageSweep | None = None

@@ -1,17 +1,61 @@
 """Prediction of pictures larger than the network's input, in overlapping tiles."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from cd_pipeline.data.tiles import Window, starts
+from cd_pipeline.data.images import Image
+from cd_pipeline.data.tiles import Window, padded, starts
 
 Probability: TypeAlias = npt.NDArray[np.float32]
 """HW, or CHW of several classes."""
+Probabilities: TypeAlias = Callable[[Sequence[npt.NDArray[np.uint8]]], Sequence[Probability]]
+"""A network: of each picture of its task N of them, NxHxWx3 RGB at its input size -> N probabilities."""
+PIXELS_AT_ONCE = 8 * 256 * 256
+"""Of the tiles in one batch: memory grows with them, not with the picture."""
 PredictRow: TypeAlias = Callable[[list[Window]], Iterable[Probability]]
 """The tiles of one row -> the probability of each, of its window's size."""
+
+
+def predict_strips(
+    network: Probabilities, pictures: Sequence[Image], *, side: int, overlap: int
+) -> Iterator[Probability]:
+    """Predict pictures of any size at their own scale, in tiles, from top to bottom.
+
+    Memory grows with the width alone where each strip is used and left.
+
+    Args:
+        network: its probabilities.
+        pictures: HWC uint8 RGB, of one size.
+        side: of the tiles, the network's input size; smaller pictures are mirrored to it.
+        overlap: of neighbouring tiles, px; there their predictions are blended.
+
+    Yields:
+        Probabilities in [0, 1], h x W float32, or C x h x W of C classes; the heights add up to H.
+    """
+
+    def tiles(picture: Image, windows: list[Window]) -> npt.NDArray[np.uint8]:
+        return np.stack([padded(picture[window.rows, window.columns], side) for window in windows])
+
+    def predict_row(windows: list[Window]) -> Iterator[Probability]:
+        at_once = max(1, PIXELS_AT_ONCE // side**2)
+        for first in range(0, len(windows), at_once):
+            some = windows[first : first + at_once]
+            found = network([tiles(picture, some) for picture in pictures])
+            for tile, window in zip(found, some, strict=True):
+                yield tile[..., : window.height, : window.width]
+
+    height, width = pictures[0].shape[:2]
+    return blended_strips(predict_row, width, height, side, overlap)
+
+
+def predict_tiled(network: Probabilities, *pictures: Image, side: int, overlap: int) -> Probability:
+    """Predict as `predict_strips` does: the whole probability, HxW float32 in [0, 1], or CxHxW."""
+    strips = list(predict_strips(network, pictures, side=side, overlap=overlap))
+    probability: Probability = np.concatenate(strips, axis=-2)
+    return probability
 
 
 def ramp(length: int, start: int, side: int, overlap: int) -> npt.NDArray[np.float32]:

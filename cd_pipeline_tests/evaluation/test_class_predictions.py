@@ -19,6 +19,7 @@ from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.evaluation import class_predictions
 from cd_pipeline.evaluation.class_confusion import ClassConfusion
 from cd_pipeline.evaluation.class_predictions import count_classes, measure_classes
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
 from cd_pipeline.models.runtime import Runtime
@@ -83,7 +84,7 @@ def measure(
     rows, roots = write_images(root / "pictures", drawn, void_as_class=void_as_class)
     outputs = CLASSES + void_as_class
     return measure_classes(
-        Predictor(Steps(outputs), SIDE, None, RUNTIME, overlap=8),
+        Predictor(network_probabilities(Steps(outputs), RUNTIME), SIDE, None, overlap=8),
         rows,
         roots,
         root / "out",
@@ -285,7 +286,7 @@ def test_metrics_are_plain_and_scores_can_be_stored(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     rows, roots = write_images(tmp_path / "pictures", five()[:1])
-    predictor = Predictor(Steps(), SIDE, None, RUNTIME)
+    predictor = Predictor(network_probabilities(Steps(), RUNTIME), SIDE, None)
     out, palette = tmp_path / "out", class_palette(CLASSES)
     with pytest.raises(ValueError, match="at least one image"):
         measure_classes(predictor, [], roots, out, names=NAMES, palette=palette)

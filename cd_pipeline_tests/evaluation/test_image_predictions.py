@@ -20,6 +20,7 @@ from cd_pipeline.data.image_manifest import LabelledImage
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.evaluation.image_predictions import measure_images
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
 from cd_pipeline.models.runtime import Runtime
@@ -90,7 +91,7 @@ def five() -> list[Drawn]:
 
 
 def predictor(threshold: float = 0.6, **cleaning: int) -> Predictor:
-    return Predictor(Brightness(), SIDE, threshold, RUNTIME, overlap=8, **cleaning)
+    return Predictor(network_probabilities(Brightness(), RUNTIME), SIDE, threshold, overlap=8, **cleaning)
 
 
 def probability(image: np.ndarray) -> np.ndarray:

@@ -180,3 +180,17 @@ def test_the_benchmark_finds_equal_results() -> None:
         row = benchmark.measure(kind, 2, (48, 64))
         assert row["equal"]
         assert row["two loops / sweep"] > 1
+
+
+def test_the_kept_counts_are_those_of_comparing_every_pixel_with_every_threshold() -> None:
+    rng, sweep = np.random.default_rng(5), ImageSweep()
+    images = [(rng.random((9, 7), np.float32), rng.random((9, 7)) < share) for share in (0.3, 0.0)]
+    for probability, truth in images:
+        sweep.update(probability, truth)
+    rows = sweep.frame().to_dict("records")
+    for (probability, truth), row in zip(images, rows, strict=True):
+        assert (row["positives"], row["negatives"]) == (truth.sum(), (~truth).sum())
+        for index in range(101):
+            marked = probability > np.float32(index / 100)
+            assert row["tp"][index] == (marked & truth).sum()
+            assert row["fp"][index] == (marked & ~truth).sum()

@@ -18,6 +18,7 @@ from cd_pipeline.data.samples import Roots, Sample, at_input_size
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.figures import gallery, pair_row
 from cd_pipeline.evaluation.metrics import Confusion
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictions import (
     PairScore,
     measure_pairs,
@@ -26,6 +27,7 @@ from cd_pipeline.evaluation.predictions import (
     write_predictions,
 )
 from cd_pipeline.evaluation.predictor import Predictor
+from cd_pipeline.evaluation.sample_prediction import Prediction, predict_sample
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged, write_pair, write_pairs_to
 
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 RUNTIME = Runtime()
 SIZE = 64
-PREDICTOR = Predictor(BrightnessChange(), SIZE, 0.3, RUNTIME)
+PREDICTOR = Predictor(network_probabilities(BrightnessChange(), RUNTIME), SIZE, 0.3)
 FACTORS = (2, 3)
 """The photos are 128 px high and 192 px wide: each pixel of the input is a block of 2 x 3."""
 
@@ -47,7 +49,7 @@ def predict(
 ) -> list[PairScore]:
     """Predict pairs named p0, p1, …; the PNGs lie in `tmp_path / "out"`."""
     rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
-    predictor = Predictor(BrightnessChange(), SIZE, threshold, RUNTIME, smooth=smooth)
+    predictor = Predictor(network_probabilities(BrightnessChange(), RUNTIME), SIZE, threshold, smooth=smooth)
     return write_predictions(predictor, rows, roots, tmp_path / "out")
 
 
@@ -119,7 +121,8 @@ def test_masks_and_counts_are_those_of_a_plain_computation(tmp_path: Path, smoot
 
 def test_predicting_one_pair_gives_both_sizes() -> None:
     pair = large(draw_pair(3, SIZE))
-    _, prediction, own = PREDICTOR.predict(pair)
+    _, probability, prediction, own = predict_sample(PREDICTOR, pair)
+    np.testing.assert_array_equal(prediction > 0, probability > 0.3)
     assert (prediction.shape, own.shape) == ((SIZE, SIZE), pair.mask.shape)
 
 
@@ -144,7 +147,7 @@ def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_path: Path) -> None:
-    seen: list[tuple[Pair, Sample, np.ndarray]] = []
+    seen: list[tuple[Pair, Prediction]] = []
     pair = draw_pair(0, SIZE)
     rows, roots = write_pairs_to(tmp_path, [large(pair)])
     write_predictions(
@@ -152,9 +155,10 @@ def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_pat
         rows,
         roots,
         tmp_path / "out",
-        on_pair=lambda row, arrays, mask: seen.append((row, arrays, mask)),
+        on_pair=lambda row, found: seen.append((row, found)),
     )
-    ((row, arrays, mask),) = seen
+    ((row, (arrays, probability, mask, _)),) = seen
+    np.testing.assert_array_equal(mask > 0, probability > 0.3)
     assert row == rows[0]
     np.testing.assert_array_equal(arrays.after, pair.after)
     np.testing.assert_array_equal(arrays.mask, pair.mask)
@@ -275,7 +279,9 @@ def test_a_tiled_pair_is_scored_at_its_own_size_and_its_png_is_that_mask(
 ) -> None:
     pairs = [rectangular(0, 150, 100), rectangular(1, 64, 64), rectangular(2, 40, 200)]
     rows, roots = tiled_rows(tmp_path, pairs)
-    predictor = Predictor(BrightnessChange(), SIZE, 0.3, RUNTIME, smooth=smooth, overlap=16)
+    predictor = Predictor(
+        network_probabilities(BrightnessChange(), RUNTIME), SIZE, 0.3, smooth=smooth, overlap=16
+    )
     scores = write_predictions(predictor, rows, roots, tmp_path / "out")
     for index, (pair, score) in enumerate(zip(pairs, scores, strict=True)):
         expected = small_probability(pair) > 0.3  # each pixel's answer is its own, whatever the tiles
@@ -291,11 +297,10 @@ def test_a_tiled_pair_is_scored_at_its_own_size_and_its_png_is_that_mask(
 def test_the_callback_gets_a_tiled_pair_as_it_is(tmp_path: Path) -> None:
     pair = rectangular(0, 90, 70)
     rows, roots = tiled_rows(tmp_path, [pair])
-    seen: list[tuple[Sample, np.ndarray]] = []
-    write_predictions(
-        PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, arrays, mask: seen.append((arrays, mask))
-    )
-    ((arrays, mask),) = seen
+    seen: list[Prediction] = []
+    write_predictions(PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, found: seen.append(found))
+    ((arrays, probability, mask, _),) = seen
+    np.testing.assert_array_equal(mask > 0, probability > 0.3)
     np.testing.assert_array_equal(arrays.before, pair.before)
     np.testing.assert_array_equal(mask, read(tmp_path / "out" / "p0.png"))
 
@@ -322,7 +327,7 @@ def test_exchanged_counts_are_those_of_the_network_on_after_and_before(tmp_path:
     write_png(tmp_path / "pictures" / "valid" / "p0.png", valid)
     (row,), roots = tiled_rows(tmp_path, [pictures])
     row = replace(row, tiled=tiled, valid="workspace:valid/p0.png")
-    predictor = Predictor(Brighter(), SIZE, 0.5, RUNTIME, overlap=8)
+    predictor = Predictor(network_probabilities(Brighter(), RUNTIME), SIZE, 0.5, overlap=8)
     (score,) = write_predictions(predictor, [row], roots, tmp_path / "out")
     width = int((valid[0] > 0).sum())
     assert score.confusion == Confusion(tp=8 * width, fn=5 * width, tn=51 * width)

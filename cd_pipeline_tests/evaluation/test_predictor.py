@@ -15,7 +15,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from cd_pipeline.data.samples import Sample
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictor import Predictor, enlarged, most_probable
+from cd_pipeline.evaluation.sample_prediction import predict_sample
 from cd_pipeline.models.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -67,7 +69,7 @@ def test_the_mask_of_several_classes_is_the_most_probable_one_at_any_size(
     size: tuple[int, int], classes: int, overlap: int
 ) -> None:
     model, image = Classes(classes), picture(classes, *size)
-    predictor = Predictor(model, SIDE, None, RUNTIME, overlap=overlap)
+    predictor = Predictor(network_probabilities(model, RUNTIME), SIDE, None, overlap=overlap)
     mask = predictor.mask_at_own_size(image)
     expected = logits(model, image)
     sure = clear(expected)
@@ -84,10 +86,9 @@ def test_rows_decided_as_they_are_finished_make_the_mask_of_the_whole_probabilit
     size: tuple[int, int], threshold: float | None, smooth: bool, opening: int, min_area: int, tiled: bool
 ) -> None:
     predictor = Predictor(
-        Classes(1 if threshold else 5),
+        network_probabilities(Classes(1 if threshold else 5), RUNTIME),
         SIDE,
         threshold,
-        RUNTIME,
         smooth=smooth,
         overlap=10,
         opening=opening,
@@ -100,7 +101,7 @@ def test_rows_decided_as_they_are_finished_make_the_mask_of_the_whole_probabilit
 
 
 def test_a_pixel_is_marked_above_the_threshold_and_not_at_it() -> None:
-    predictor = Predictor(Classes(1), SIDE, 0.5, RUNTIME)
+    predictor = Predictor(network_probabilities(Classes(1), RUNTIME), SIDE, 0.5)
     values = np.array([[0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.2, 1.0]], np.float32)
     assert predictor.mask_of(values).tolist() == [[0, 255, 0, 255]]
 
@@ -110,7 +111,9 @@ def test_masks_are_smoothed_then_cleaned() -> None:
     marked[2:9, 2:9] = True
     marked[4, 4] = False  # a hole that smoothing closes
     marked[12:15, 3:18] = marked[16, 2] = True
-    predictor = Predictor(Classes(1), SIDE, 0.5, RUNTIME, smooth=True, opening=3, min_area=40)
+    predictor = Predictor(
+        network_probabilities(Classes(1), RUNTIME), SIDE, 0.5, smooth=True, opening=3, min_area=40
+    )
     smooth = ndimage.uniform_filter(marked.astype(np.float64), 3, mode="constant") > 0.5
     opened = ndimage.binary_opening(smooth, np.ones((3, 3)))
     labels, count = ndimage.label(opened, np.ones((3, 3)))
@@ -123,7 +126,14 @@ def test_masks_are_smoothed_then_cleaned() -> None:
 def test_classes_are_not_cleaned() -> None:
     probability = np.random.default_rng(0).random((4, 12, 12)).astype(np.float32)
     bare, cleaning = (
-        Predictor(Classes(4), SIDE, None, RUNTIME, smooth=extra > 0, opening=extra, min_area=9 * extra)
+        Predictor(
+            network_probabilities(Classes(4), RUNTIME),
+            SIDE,
+            None,
+            smooth=extra > 0,
+            opening=extra,
+            min_area=9 * extra,
+        )
         for extra in (0, 3)
     )
     np.testing.assert_array_equal(cleaning.mask_of(probability), bare.mask_of(probability))
@@ -144,17 +154,18 @@ def test_a_probability_is_enlarged_class_by_class(height: int, width: int, class
 def test_one_image_that_is_not_tiled_gives_masks_at_both_sizes() -> None:
     image = picture(2, 64, 96)
     sample = Sample((image,), np.zeros((64, 96), np.uint8))
-    predictor = Predictor(Classes(3), SIDE, None, RUNTIME)
-    sized, mask, own = predictor.predict(sample)
-    np.testing.assert_array_equal(mask, predictor.probability(*sized.pictures).argmax(0))
+    predictor = Predictor(network_probabilities(Classes(3), RUNTIME), SIDE, None)
+    sized, probability, mask, own = predict_sample(predictor, sample)
+    np.testing.assert_array_equal(probability, predictor.probability(*sized.pictures))
+    np.testing.assert_array_equal(mask, probability.argmax(0))
     assert (mask.shape, own.shape) == ((SIDE, SIDE), (64, 96))
-    both = predictor.predict(sample, own_size=True)
+    both = predict_sample(predictor, sample, own_size=True)
     np.testing.assert_array_equal(both.mask, own)
     np.testing.assert_array_equal(both.own_size, own)
 
 
 def test_the_memory_of_a_prediction_of_many_classes_does_not_grow_with_the_height() -> None:
-    predictor = Predictor(Classes(22), SIDE, None, RUNTIME, overlap=8)
+    predictor = Predictor(network_probabilities(Classes(22), RUNTIME), SIDE, None, overlap=8)
     peaks = []
     for height in (128, 2048):
         image = picture(0, height, 256)
@@ -171,6 +182,7 @@ def test_the_memory_of_a_prediction_of_many_classes_does_not_grow_with_the_heigh
 LARGE = """
 import resource
 import cv2, numpy as np, torch
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.models.runtime import Runtime
 
@@ -178,7 +190,7 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 model = torch.nn.Conv2d(3, 22, 1)
 torch.nn.init.normal_(model.weight, std=8)
-predictor = Predictor(model, 512, None, Runtime(), overlap=64)
+predictor = Predictor(network_probabilities(model, Runtime()), 512, None, overlap=64)
 coarse = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
 image = cv2.resize(coarse, (6000, 6000), interpolation=cv2.INTER_NEAREST)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -7,6 +7,7 @@ from cd_pipeline.data.images import read_mask, write_png
 from cd_pipeline.data.samples import Sample
 from cd_pipeline.evaluation.metrics import Confusion, pooled
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
+from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.real_pairs import measure_real_pairs, sized_pairs
 from cd_pipeline.models.runtime import Runtime
@@ -15,7 +16,7 @@ from cd_pipeline_tests.tiny_pairs import BrightnessChange, draw_pair, enlarged
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SIZE = 64
-PREDICTOR = Predictor(BrightnessChange(), SIZE, 0.3, Runtime())
+PREDICTOR = Predictor(network_probabilities(BrightnessChange(), Runtime()), SIZE, 0.3)
 
 
 def plain_prediction(pair: Sample) -> np.ndarray:
@@ -79,7 +80,7 @@ def test_without_a_usable_pair_there_is_an_error(folder: Path, tmp_path: Path) -
 def test_the_version_is_that_of_the_predicted_masks(folder: Path, tmp_path: Path) -> None:
     first, again = (measure_real_pairs(PREDICTOR, folder, tmp_path / "own").version for _ in range(2))
     assert first == again
-    nothing = Predictor(BrightnessChange(), SIZE, 1.0, Runtime())
+    nothing = Predictor(network_probabilities(BrightnessChange(), Runtime()), SIZE, 1.0)
     assert measure_real_pairs(nothing, folder, tmp_path / "own").version != first
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cd_pipeline.data.tiles import Window, starts
-from cd_pipeline.evaluation import predict
-from cd_pipeline.evaluation.predict import predict_probability, predict_tiled
-from cd_pipeline.evaluation.tiled import PredictRow, Probability, blended_strips, ramp
+from cd_pipeline.evaluation import tiled
+from cd_pipeline.evaluation.predict import network_probabilities, predict_probability
+from cd_pipeline.evaluation.tiled import PredictRow, Probability, blended_strips, predict_tiled, ramp
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import Upsampling
 from cd_pipeline.models.unet import UNet
@@ -166,7 +166,10 @@ def seam_error(pictures: tuple[np.ndarray, np.ndarray]) -> dict[int, np.ndarray]
     whole = predict_probability(model, *pictures, runtime=RUNTIME)
     assert np.ptp(whole) > 0.3
     return {
-        overlap: np.abs(predict_tiled(model, *pictures, runtime=RUNTIME, side=SIDE, overlap=overlap) - whole)
+        overlap: np.abs(
+            predict_tiled(network_probabilities(model, RUNTIME), *pictures, side=SIDE, overlap=overlap)
+            - whole
+        )
         for overlap in (0, 8, 16)
     }
 
@@ -206,7 +209,7 @@ def test_a_picture_smaller_than_a_tile_is_mirrored_to_it_and_answered_at_its_own
 ) -> None:
     model = Nearby()
     before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(3, 80).pictures)
-    found = predict_tiled(model, before, after, runtime=RUNTIME, side=SIDE, overlap=8)
+    found = predict_tiled(network_probabilities(model, RUNTIME), before, after, side=SIDE, overlap=8)
     assert (found.dtype, found.shape) == (np.float32, (height, width))
     if max(height, width) <= SIDE:
         missing = ((0, SIDE - height), (0, SIDE - width), (0, 0))
@@ -221,7 +224,9 @@ def test_an_answer_of_each_pixel_alone_does_not_depend_on_size_and_overlap(
     width: int, height: int, overlap: int
 ) -> None:
     before, after = (np.ascontiguousarray(image[:height, :width]) for image in draw_pair(8, 90).pictures)
-    found = predict_tiled(BrightnessChange(), before, after, runtime=RUNTIME, side=SIDE, overlap=overlap)
+    found = predict_tiled(
+        network_probabilities(BrightnessChange(), RUNTIME), before, after, side=SIDE, overlap=overlap
+    )
     levels = np.abs(before.astype(np.float64) - after).mean(-1) / 255
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-40 * (levels - 0.1))), atol=1e-5)
 
@@ -239,16 +244,18 @@ def test_no_batch_holds_more_pixels_than_are_run_at_once(
             sizes.append(tuple(before.shape))
             return super().forward(before, after)
 
-    monkeypatch.setattr(predict, "PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(tiled, "PIXELS_AT_ONCE", pixels)
     before, after = (np.tile(image, (1, 12, 1)) for image in draw_pair(1, 32).pictures)
-    predict_tiled(Watched(), before, after, runtime=RUNTIME, side=SIDE, overlap=0)
+    predict_tiled(network_probabilities(Watched(), RUNTIME), before, after, side=SIDE, overlap=0)
     assert sizes == [(count, 3, SIDE, SIDE) for count in batches]
 
 
 def test_an_overlap_of_a_whole_tile_is_refused() -> None:
     before, after = draw_pair(1, 64).pictures
     with pytest.raises(ValueError, match=r"overlap 32 must be in \[0, 32\)"):
-        predict_tiled(BrightnessChange(), before, after, runtime=RUNTIME, side=SIDE, overlap=32)
+        predict_tiled(
+            network_probabilities(BrightnessChange(), RUNTIME), before, after, side=SIDE, overlap=32
+        )
 
 
 @settings(max_examples=20, deadline=None)
@@ -327,7 +334,7 @@ def test_a_unet_answers_in_tiles_as_on_the_whole_picture_where_tiles_hold_its_co
     # tiles start at even pixels, as the pooling needs: 0, 36, 72 and so on, the last one at height - side
     image = np.random.default_rng(5).integers(0, 256, (140, 154, 3), np.uint8)
     whole = predict_probability(net, image, runtime=RUNTIME)
-    tiled = predict_tiled(net, image, runtime=RUNTIME, side=side, overlap=overlap)
+    tiled = predict_tiled(network_probabilities(net, RUNTIME), image, side=side, overlap=overlap)
     inside = inside_every_tile(140, side, overlap, CONTEXT)[:, None]
     inside = inside & inside_every_tile(154, side, overlap, CONTEXT)
     assert inside.mean() > 0.1
@@ -335,7 +342,7 @@ def test_a_unet_answers_in_tiles_as_on_the_whole_picture_where_tiles_hold_its_co
     error = np.abs(tiled - whole).reshape(-1, 140, 154).max(0)
     assert error[inside].max() < 1e-4
     # elsewhere the tile that sees too little counts least: the error stays a fraction of that without overlap
-    bare = np.abs(predict_tiled(net, image, runtime=RUNTIME, side=side, overlap=0) - whole)
+    bare = np.abs(predict_tiled(network_probabilities(net, RUNTIME), image, side=side, overlap=0) - whole)
     assert error.max() < 0.5 * bare.max()
 
 
@@ -345,7 +352,7 @@ def test_corner_aligned_upsampling_answers_differently_in_tiles() -> None:
     for align_corners in (False, True):
         net = two_levels(1, "bilinear", align_corners=align_corners)
         whole = predict_probability(net, image, runtime=RUNTIME)
-        tiled = predict_tiled(net, image, runtime=RUNTIME, side=64, overlap=28)
+        tiled = predict_tiled(network_probabilities(net, RUNTIME), image, side=64, overlap=28)
         inside = inside_every_tile(140, 64, 28, CONTEXT)[:, None] & inside_every_tile(154, 64, 28, CONTEXT)
         errors.append(np.abs(tiled - whole)[inside].max())
     assert errors[0] < 1e-4 < errors[1]
