@@ -292,22 +292,26 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("mlpackage")), blocking=True)
     def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
-        """The package, read back and executed op by op on the test set, gives what the checkpoint gives."""
-        from cd_pipeline.export.agreeing import AgreementLimits
+        """The package, read back and executed op by op on the test set, gives what the checkpoint gives.
+
+        So do the other forms of the network beside it.
+        """
+        from cd_pipeline.export.agreeing import broken_limits
+        from cd_pipeline.export.agreement import Agreement, AgreementLimits
         from cd_pipeline.export.coreml import package_digest
-        from cd_pipeline.export.package_check import PackageAgreement
 
         content = read_json(workspace.require(recipe, "mlpackage", "agreement.json"))
         digest = package_digest(workspace.require(recipe, "mlpackage", recipe.package))
-        fresh = content.pop("package_digest") == digest
-        agreement = PackageAgreement(**{**content, "non_finite_ops": tuple(content["non_finite_ops"])})
-        broken = AgreementLimits(**recipe.export.limits()).violations(agreement)
+        fresh = content["package_digest"] == digest
+        forms = {name: Agreement.of_plain(values) for name, values in content["forms"].items()}
+        broken = broken_limits(AgreementLimits(**recipe.export.limits()), forms)
+        agreement = forms["package"]
         return dg.AssetCheckResult(
             passed=fresh and not broken,
             description=" ".join(broken if fresh else ["agreement.json is of another package."])
-            or f"agrees on {agreement.pairs} test samples",
+            or f"agrees on {agreement.samples} test samples",
             metadata={
-                "pairs": agreement.pairs,
+                "samples": agreement.samples,
                 "max_probability_difference": agreement.max_probability_difference,
                 "mean_probability_difference": agreement.mean_probability_difference,
                 "flipped_share": agreement.flipped_share,

@@ -1,9 +1,11 @@
 """A recipe: every setting of one data set's pipeline, validated. No dagster here."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cd_pipeline.data.classes import VOC_CLASSES, VOID, class_names
 from cd_pipeline.data.files import digest
@@ -164,13 +166,36 @@ class ExportSettings(BaseModel):
         description="the lowest; where it breaks a limit below, mixed (float32 for the ops that read tensors "
         "of the images' own size) and then float32 are tried",
     )
+    mask: bool = Field(
+        default=False,
+        description="one class: the package also gives the mask, as a grayscale image of 0 and 255",
+    )
+    onnx: bool = Field(default=False, description="an ONNX file too; needs the extra onnx")
+    author: str = Field(default="", description="shown by Xcode and in the model card; empty: not stated")
+    license: str = Field(default="", description="of the trained model, as its data allow; empty: not stated")
+    version: str | None = Field(
+        default=None, description="shown by Xcode; none: the first 12 digits of the checkpoint's version"
+    )
     max_probability_difference: float = Field(default=0.02, gt=0, le=1)
     min_mask_iou: float = Field(default=0.99, ge=0, le=1)
     max_flipped_share: float = Field(default=0.001, ge=0, le=1)
 
+    @field_validator("onnx")
+    @classmethod
+    def _its_extra_is_installed(cls, wanted: bool) -> bool:
+        missing = [
+            name for name in ("onnx", "onnxruntime", "onnxscript") if wanted and find_spec(name) is None
+        ]
+        if missing:
+            raise ValueError(
+                f"needs {', '.join(missing)}: pip install -c constraints.txt -e '.[onnx]', or leave it out"
+            )
+        return wanted
+
     def limits(self) -> dict[str, float]:
         """Return the limits of agreement by name."""
-        return self.model_dump(exclude={"precision"})
+        names = ("max_probability_difference", "min_mask_iou", "max_flipped_share")
+        return self.model_dump(include=set(names))
 
 
 class RecipeSettings(BaseModel):
@@ -250,6 +275,10 @@ class RecipeSettings(BaseModel):
             raise ValueError("training.class_weights: there is one class; leave it out")
         if task.multi_class and (self.prediction.opening or self.prediction.min_area):
             raise ValueError("prediction: opening and min_area are for masks of one class; leave them out")
+        if task.multi_class and self.export.mask:
+            raise ValueError(
+                "export.mask is of one class; a package of several gives class_map. Leave it out"
+            )
         return self
 
     @property
@@ -356,6 +385,16 @@ class Recipe(RecipeSettings):
     def package(self) -> str:
         """The name of the Core ML package."""
         return "segmenter.mlpackage" if self.one_image else "change_detector.mlpackage"
+
+    @property
+    def torchscript(self) -> str:
+        """The name of the TorchScript file."""
+        return "segmenter_ts.pt" if self.one_image else "change_ts.pt"
+
+    @property
+    def onnx(self) -> str | None:
+        """The name of the ONNX file, where one is asked for."""
+        return Path(self.package).with_suffix(".onnx").name if self.export.onnx else None
 
     def asset_key(self, asset: str) -> list[str]:
         """Return the key of one of the recipe's assets."""

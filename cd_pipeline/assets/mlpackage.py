@@ -1,7 +1,7 @@
-"""The Core ML package."""
+"""The network as an app takes it: the Core ML package, other forms of it, and the model card."""
 
 import json
-from dataclasses import asdict
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,15 +13,19 @@ from cd_pipeline.resources import Workspace
 
 if TYPE_CHECKING:
     from cd_pipeline.evaluation.threshold import ChosenThreshold
-    from cd_pipeline.export.package_check import PackageAgreement
+    from cd_pipeline.export.agreement import Agreement
+    from cd_pipeline.export.coreml import PackageLabel
+    from cd_pipeline.export.delivery import Delivery, DeliveryPlan
+    from cd_pipeline.export.interface import ModelInterface
     from cd_pipeline.training.checkpoint import Checkpoint
 
 CHECKED_SAMPLES = 320
-"""Samples, or tiles of large ones, that the package is compared with the checkpoint on."""
+"""Samples, or tiles of large ones, that the exports are compared with the checkpoint on."""
 TOLD_METRICS = (
     *("pairs", "images", "precision", "recall", "f1", "iou", "mean_image_f1", "differencing_oracle_f1"),
     *("ods", "ois", "miou", "pixel_accuracy"),
 )
+CARD = "MODEL_CARD.md"
 
 
 def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -30,60 +34,156 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
     used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction, recipe.export]
     after = ["checkpoint", *threshold, "test_predictions", *recipe.sample_assets]
 
-    @stage(recipe, after=after, kinds=["coreml"], settings=used)
+    @stage(recipe, after=after, kinds=["coreml"], settings=used, code_version=2)
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """The network for iOS 16 and later, read back from disk and compared with the checkpoint."""
-        from cd_pipeline.data.files import write_text
-        from cd_pipeline.data.preprocessing import PIXEL_SCALE
+        """The network for iOS 16 and later, read back from disk and compared with the checkpoint.
+
+        Beside it TorchScript for `cd-pipeline predict`, ONNX where it is asked for, and the model card.
+        """
+        from cd_pipeline.data.files import digest, file_digest, write_text
         from cd_pipeline.data.samples import input_samples
-        from cd_pipeline.export.agreeing import AgreementLimits, export_agreeing
+        from cd_pipeline.export.agreement import Reference
         from cd_pipeline.export.coreml import package_digest
+        from cd_pipeline.export.delivery import deliver
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
         metrics = measured(workspace, recipe, saved, chosen)
+        plan = delivery_plan(recipe, saved, chosen, metrics)
         examples = examples_on_disk(workspace, recipe, "test")
-        size, folder = recipe.input.size, workspace.folder(recipe, "mlpackage")
-        folder.mkdir(parents=True, exist_ok=True)
-        model, path, roots = saved.model(), folder / recipe.package, workspace.roots(recipe)
-        export = export_agreeing(
-            model,
-            path,
-            lambda: (sample.pictures for sample in input_samples(examples, roots, size, CHECKED_SAMPLES)),
-            task=recipe.task,
-            precision=recipe.export.precision,
-            limits=AgreementLimits(**recipe.export.limits()),
-            size=size,
-            threshold=chosen.threshold if chosen else None,
-            pixel_scale=PIXEL_SCALE,
-            metadata=package_metadata(recipe, saved, chosen, metrics),
-            description=description(recipe),
+        folder, roots = workspace.folder(recipe, "mlpackage"), workspace.roots(recipe)
+        delivery = deliver(
+            Reference.of(saved.model(), recipe.task, plan.interface.threshold),
+            folder,
+            lambda: (s.pictures for s in input_samples(examples, roots, recipe.input.size, CHECKED_SAMPLES)),
+            plan,
         )
-        if export.given_up:
-            context.log.warning(f"exported in {export.precision}; {' '.join(export.given_up)}")
-        proof = {**asdict(export.agreement), "package_digest": package_digest(path)}
+        for sentence in delivery.package.given_up:
+            context.log.warning(f"exported in {delivery.package.precision}; {sentence}")
+        package = package_digest(folder / recipe.package)
+        proof = {**delivery.plain(), "checkpoint_version": saved.version, "package_digest": package}
         write_text(folder / "agreement.json", json.dumps(proof, indent=2) + "\n")
+        write_text(folder / CARD, card(workspace, recipe, saved, plan, delivery, metrics))
         tests = workspace.folder(recipe, "test_predictions")
-        context.log.info(f"package: {path.absolute()}")
+        context.log.info(f"package: {(folder / recipe.package).absolute()}")
         context.log.info(f"gallery: {(tests / 'gallery.png').absolute()}")
         context.log.info(f"metrics: {(tests / 'metrics.json').absolute()} ({test_score(metrics)})")
+        others = [name for name in (recipe.torchscript, recipe.onnx) if name is not None]
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(proof["package_digest"]),
+            data_version=dg.DataVersion(digest(package, *(file_digest(folder / name) for name in others))),
             metadata={
-                "path": dg.MetadataValue.path(path.absolute()),
-                "megabytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6,
-                **interface(recipe),
+                "path": dg.MetadataValue.path((folder / recipe.package).absolute()),
+                "model_card": dg.MetadataValue.path((folder / CARD).absolute()),
+                "megabytes": sum(
+                    f.stat().st_size for f in (folder / recipe.package).rglob("*") if f.is_file()
+                )
+                / 1e6,
+                **interface_texts(recipe),
+                "other_forms": ", ".join(others),
                 "threshold": chosen.threshold if chosen else "none: the most probable class",
                 **{f"test_{name}": metrics[name] for name in ("f1", "miou") if name in metrics},
-                "precision": export.precision,
-                **agreement_figures(export.agreement),
+                "precision": delivery.package.precision,
+                **agreement_figures(delivery.agreements["package"]),
             },
         )
 
     return mlpackage
 
 
-def agreement_figures(agreement: "PackageAgreement") -> dict[str, float | str]:
+def delivery_plan(
+    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold | None", metrics: dict[str, Any]
+) -> "DeliveryPlan":
+    """Return what is written, and what is said in it."""
+    from cd_pipeline.export.agreement import AgreementLimits
+    from cd_pipeline.export.delivery import DeliveryPlan
+
+    return DeliveryPlan(
+        interface=model_interface(recipe, saved, chosen),
+        package=recipe.package,
+        torchscript=recipe.torchscript,
+        onnx=recipe.onnx,
+        description=description(recipe),
+        label=package_label(recipe, saved),
+        metadata={
+            "pretrained": str(saved.pretrained).lower(),
+            "preparation": preparation(recipe),
+            "marking": marking(recipe),
+            **{f"test_{name}": f"{metrics[name]:.6g}" for name in TOLD_METRICS if name in metrics},
+        },
+        precision=recipe.export.precision,
+        limits=AgreementLimits(**recipe.export.limits()),
+        mask=recipe.export.mask,
+    )
+
+
+def model_interface(
+    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold | None"
+) -> "ModelInterface":
+    """Return how the network is used."""
+    from cd_pipeline.export.interface import ModelInterface
+
+    return ModelInterface(
+        task=recipe.task,
+        size=recipe.input.size,
+        fit=recipe.input.fit,
+        overlap=int(recipe.prediction.overlap * recipe.input.size),
+        threshold=chosen.threshold if chosen else None,
+        class_names=recipe.class_names if recipe.task.multi_class else (),
+        smooth=recipe.threshold.smooth,
+        opening=recipe.prediction.opening,
+        min_area=recipe.prediction.min_area,
+        clahe=recipe.input.clahe,
+        recipe=recipe.name,
+        checkpoint_version=saved.version,
+        data_version=saved.data_version,
+    )
+
+
+def package_label(recipe: Recipe, saved: "Checkpoint") -> "PackageLabel":
+    """Return author, licence and version of the package."""
+    from cd_pipeline.export.coreml import PackageLabel
+
+    export = recipe.export
+    return PackageLabel(export.author, export.license, export.version or saved.version[:12])
+
+
+def card(
+    workspace: Workspace,
+    recipe: Recipe,
+    saved: "Checkpoint",
+    plan: "DeliveryPlan",
+    delivery: "Delivery",
+    metrics: dict[str, Any],
+) -> str:
+    """Return the model card."""
+    from cd_pipeline.export.model_card import CardFacts, model_card
+
+    splits = Counter(example.split for example in examples_on_disk(workspace, recipe))
+    parameters = sum(value.numel() for value in saved.model().parameters())
+    return model_card(
+        CardFacts(
+            title=f"{recipe.package.removesuffix('.mlpackage')} of the recipe {recipe.name}",
+            description=plan.description,
+            label=plan.label,
+            interface=plan.interface,
+            ports=tuple(f"{name}: {text}." for name, text in interface_texts(recipe).items()),
+            preparation=preparation(recipe),
+            marking=marking(recipe),
+            network=f"{recipe.model.name} of {parameters:,} parameters",
+            pretrained=saved.pretrained,
+            samples={split: splits[split] for split in ("train", "val", "test") if splits[split]},
+            metrics=metrics,
+            delivery=delivery.plain(),
+            versions={
+                "checkpoint": saved.version,
+                "manifest": saved.data_version,
+                **saved.versions,
+            },
+        )
+    )
+
+
+def agreement_figures(agreement: "Agreement") -> dict[str, float | str]:
     """Return how closely the package agrees with the checkpoint."""
     iou = agreement.mask_iou
     return {
@@ -102,12 +202,14 @@ def description(recipe: Recipe) -> str:
     return "Marks what it was trained to find in a photo, pixel by pixel."
 
 
-def interface(recipe: Recipe) -> dict[str, str]:
+def interface_texts(recipe: Recipe) -> dict[str, str]:
     """Return the package's inputs and outputs."""
     size, classes = recipe.input.size, recipe.task.classes
     outputs = f"probability: (1, {classes}, {size}, {size}), float32 in [0, 1]"
     if recipe.task.multi_class:
         outputs += f"; class_map: (1, {size}, {size}), int32, the most probable class"
+    if recipe.export.mask:
+        outputs += f"; mask: grayscale image {size}x{size}, 255 where probability > threshold, else 0"
     names = ", ".join(recipe.task.picture_names)
     return {"inputs": f"{names}: RGB image {size}x{size}, values 0-255", "outputs": outputs}
 
@@ -117,31 +219,8 @@ def test_score(metrics: dict[str, Any]) -> str:
     return f"test F1 {metrics['f1']:.3f}" if "f1" in metrics else f"test mIoU {metrics['miou']:.3f}"
 
 
-def package_metadata(
-    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold | None", metrics: dict[str, Any]
-) -> dict[str, str]:
-    """Return what an app developer reads in the package: threshold, metrics, recipe and versions."""
-    found = {
-        "input_size": str(recipe.input.size),
-        "input_fit": input_fit(recipe),
-        "recipe": recipe.name,
-        "checkpoint_version": saved.version,
-        "data_version": saved.data_version,
-        "pretrained": str(saved.pretrained).lower(),
-        **{f"test_{name}": f"{metrics[name]:.6g}" for name in TOLD_METRICS if name in metrics},
-    }
-    if recipe.input.clahe is not None:
-        found["before_the_package"] = (
-            f"CLAHE, clip limit {recipe.input.clahe:g}, 8x8 parts, on the lightness of CIELAB; "
-            "the app applies it to the whole image"
-        )
-    if chosen is None:
-        return {**found, "class_names": ", ".join(recipe.class_names)}
-    return {**found, "threshold": repr(chosen.threshold), "test_masks": test_masks(recipe)}
-
-
-def input_fit(recipe: Recipe) -> str:
-    """Return how pictures of other sizes were brought to the input size."""
+def preparation(recipe: Recipe) -> str:
+    """Return how pictures of other sizes are brought to the input size."""
     if recipe.input.fit == "resize":
         return "the whole picture is resized to the input size, by area"
     overlap = int(recipe.prediction.overlap * recipe.input.size)
@@ -151,8 +230,10 @@ def input_fit(recipe: Recipe) -> str:
     )
 
 
-def test_masks(recipe: Recipe) -> str:
+def marking(recipe: Recipe) -> str:
     """Return how the test masks were made of the package's probability."""
+    if not recipe.has_threshold:
+        return "the most probable class"
     steps = ["probability > threshold"]
     if recipe.threshold.smooth:
         steps.append("smoothed 3x3")

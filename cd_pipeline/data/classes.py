@@ -42,7 +42,7 @@ def class_names(
         void_as_class: void is one class more, the last.
 
     Raises:
-        ValueError: as many names as classes are needed, each once.
+        ValueError: as many names as classes are needed, each once and without a comma.
     """
     if names is None:
         numbered = tuple(f"class_{index}" for index in range(classes))
@@ -50,6 +50,8 @@ def class_names(
     if len(names) != classes:
         raise ValueError(f"{classes} classes need as many names, found {len(names)}: {', '.join(names)}")
     result = (*names, VOID_NAME) if void_as_class else tuple(names)
+    if joined := [name for name in result if "," in name]:
+        raise ValueError(f"class names are listed with commas and can hold none, found: {joined[0]!r}")
     if twice := sorted({name for name in result if result.count(name) > 1}):
         raise ValueError(f"every class needs a name of its own, found twice: {', '.join(twice)}")
     return result

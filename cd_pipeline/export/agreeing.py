@@ -4,70 +4,65 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
-from cd_pipeline.data.task import Task
-from cd_pipeline.export.coreml import Precision, export_mlpackage
-from cd_pipeline.export.package_check import PackageAgreement, Pictures, check_package
+from cd_pipeline.data.preprocessing import PIXEL_SCALE
+from cd_pipeline.export.agreement import (
+    Agreement,
+    AgreementLimits,
+    Pictures,
+    Reference,
+    measure_agreement,
+)
+from cd_pipeline.export.coreml import PackageLabel, Precision, export_mlpackage, float32_ops, load_spec
+from cd_pipeline.export.package_check import package_forms
 
 PRECISIONS: tuple[Precision, ...] = ("float16", "mixed", "float32")
 """From the lowest to the highest."""
 
 
 @dataclass(frozen=True)
-class AgreementLimits:
-    """How far a package may be from its checkpoint."""
+class PackageExport:
+    """A saved package.
 
-    max_probability_difference: float = 0.02
-    min_mask_iou: float = 0.99
-    max_flipped_share: float = 0.001
-
-    def violations(self, agreement: PackageAgreement) -> list[str]:
-        """Return a sentence for each broken limit."""
-        return agreement.violations(
-            self.max_probability_difference, self.min_mask_iou, self.max_flipped_share
-        )
-
-
-@dataclass(frozen=True)
-class Export:
-    """A saved package: its precision, how it agrees, and which limits lower precisions broke, if any."""
+    Attributes:
+        precision: It was exported in.
+        agreements: How it agrees with the checkpoint, by the ways it was run, see `package_forms`.
+        given_up: Which limits lower precisions broke, if any.
+        float32_ops: Ops that "mixed" keeps in float32.
+    """
 
     precision: Precision
-    agreement: PackageAgreement
+    agreements: Mapping[str, Agreement]
     given_up: tuple[str, ...]
+    float32_ops: tuple[str, ...]
 
 
 def export_agreeing(
-    model: nn.Module,
+    reference: Reference,
     path: Path,
     samples: Callable[[], Iterable[Pictures]],
     *,
-    task: Task = Task(),  # noqa: B008 - frozen
     precision: Precision,
     limits: AgreementLimits,
     size: int,
-    threshold: float | None,
-    pixel_scale: float,
     metadata: Mapping[str, str],
     description: str,
-) -> Export:
-    """Export a package and compare it with the model; in a higher precision where a limit is broken.
+    label: PackageLabel = PackageLabel(),  # noqa: B008 - frozen
+    mask: bool = False,
+) -> PackageExport:
+    """Export a package and compare it with the checkpoint; in a higher precision where a limit is broken.
 
     Args:
-        model: The checkpoint's model.
+        reference: The checkpoint's model with its task and threshold.
         path: Where to write the `.mlpackage`.
         samples: Gives the samples to compare on, afresh each time: tuples of the task's pictures, uint8
             HxWx3 RGB at the model's size.
-        task: How many pictures the model takes and how many classes it gives.
         precision: The one tried first; then mixed, then float32.
         limits: What "agrees" means.
         size: Side of the inputs in px.
-        threshold: A pixel of a binary task is positive where its probability is greater; None with several
-            classes.
-        pixel_scale: From 0-255 to the model's input.
-        metadata: User-defined metadata, with several classes `class_names` among it; `precision` is added.
+        metadata: User-defined metadata, with several classes `class_names` among it.
         description: Short description.
+        label: Author, licence and version.
+        mask: The package also gives the mask at the reference's threshold.
 
     Returns:
         The export; its agreement may still break a limit, which is for the caller to judge.
@@ -75,20 +70,27 @@ def export_agreeing(
     given_up: list[str] = []
     for tried in PRECISIONS[PRECISIONS.index(precision) :]:
         export_mlpackage(
-            model,
+            reference.model,
             path,
-            task=task,
+            task=reference.task,
             size=size,
-            pixel_scale=pixel_scale,
-            metadata={**metadata, "precision": tried},
+            pixel_scale=PIXEL_SCALE,
+            metadata=metadata,
             description=description,
+            label=label,
             precision=tried,
+            mask_threshold=reference.threshold if mask else None,
         )
-        agreement = check_package(
-            path, model, samples(), task=task, threshold=threshold, pixel_scale=pixel_scale
-        )
-        broken = limits.violations(agreement)
+        agreements = measure_agreement(reference, package_forms(path, reference), samples())
+        broken = broken_limits(limits, agreements)
         if not broken:
             break
         given_up += [f"{tried}: {sentence}" for sentence in broken]
-    return Export(tried, agreement, tuple(given_up))
+    kept = float32_ops(load_spec(path)) if tried == "mixed" else ()
+    return PackageExport(tried, agreements, tuple(given_up), kept)
+
+
+def broken_limits(limits: AgreementLimits, agreements: Mapping[str, Agreement]) -> list[str]:
+    """Return a sentence for each limit that a form breaks; those that two forms share stand once."""
+    found = [sentence for agreement in agreements.values() for sentence in limits.violations(agreement)]
+    return list(dict.fromkeys(found))

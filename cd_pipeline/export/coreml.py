@@ -1,7 +1,6 @@
 """Export of a trained network as a Core ML ML Program (`.mlpackage`), byte for byte reproducible."""
 
 import contextlib
-import copy
 import functools
 import hashlib
 import json
@@ -10,19 +9,26 @@ import math
 import shutil
 import sys
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from cd_pipeline.data.task import Task
+from cd_pipeline.export.network import (
+    CLASS_MAP,
+    MASK,
+    PROBABILITY,
+    ExportedNetwork,
+    evaluation_copy,
+    traced,
+)
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
@@ -30,47 +36,27 @@ if TYPE_CHECKING:
 
 Precision = Literal["float16", "mixed", "float32"]
 
-PROBABILITY = "probability"
-"""The output that every package has."""
-CLASS_MAP = "class_map"
-"""The output that a package with several classes has besides."""
 CLASS_NAMES = "class_names"
 """The user metadata that a package with several classes has: its classes in the order of their indices."""
+
+PRECISION, FLOAT32_OPS = "precision", "float32_ops"
+"""User metadata that every package has: the export's precision, and the ops that "mixed" keeps in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLabel:
+    """Who made a package, what others may do with it, and which one it is; free text, empty: not stated."""
+
+    author: str = ""
+    license: str = ""
+    version: str = "1.0"
+
 
 _CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 _IMPORT_NOISE = ("scikit-learn version", "Torch version", "Failed to load _ML")
 _CONVERSION_NOISE = ("Tuple detected at graph output",)
 _SPEC_FILE = Path("Data/com.apple.CoreML/model.mlmodel")
 _WEIGHTS_FILE = Path("Data/com.apple.CoreML/weights/weight.bin")
-
-
-class ExportedNetwork(nn.Module):
-    """The trained network as an app sees it: images in, probabilities out, and classes where there are several.
-
-    Args:
-        model: A network in evaluation mode, `model(*pictures) -> logits`, float NxCxHxW.
-        task: How many pictures it takes and how many classes C it gives.
-    """
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model = model
-        self.task = task
-
-    def forward(self, *pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Predict the probability of each pixel.
-
-        Args:
-            pictures: As many as the task has, float Nx3xHxW each, RGB in [0, 1].
-
-        Returns:
-            Of a binary task the probability, float Nx1xHxW in [0, 1]. Of several classes theirs, float
-            NxCxHxW that sum to 1 over C, and the index of the largest, int NxHxW.
-        """
-        if not self.task.multi_class:  # the tracer names ops after variables: one more changes the package
-            return torch.sigmoid(self.model(*pictures))
-        probability = torch.softmax(self.model(*pictures), 1)
-        return probability, probability.argmax(1)
 
 
 @contextlib.contextmanager
@@ -104,19 +90,6 @@ def import_coremltools() -> ModuleType:
     return module
 
 
-def evaluation_copy(model: nn.Module) -> nn.Module:
-    """Copy a model to the CPU in float32, contiguous and in evaluation mode.
-
-    Args:
-        model: Any module, on any device; it is left as it is.
-
-    Returns:
-        The copy.
-    """
-    copied = copy.deepcopy(model).to(device="cpu", dtype=torch.float32)
-    return copied.to(memory_format=torch.contiguous_format).eval()
-
-
 def export_mlpackage(
     model: nn.Module,
     path: Path,
@@ -126,15 +99,17 @@ def export_mlpackage(
     pixel_scale: float,
     metadata: Mapping[str, str],
     description: str,
-    version: str = "1.0",
+    label: PackageLabel = PackageLabel(),
     precision: Precision = "float16",
+    mask_threshold: float | None = None,
 ) -> None:
     """Write a network as an ML Program for iOS 16 and later.
 
     The package takes RGB images of size x size pixels with values 0-255: `before` and `after`, or `image`.
     It gives `probability`, float32 in [0, 1]: of a binary task (1, 1, size, size), of C classes
     (1, C, size, size) with a sum of 1, and then also `class_map`, int32 (1, size, size), the index of the
-    largest probability; of equal ones Core ML may give any.
+    largest probability; of equal ones Core ML may give any. With `mask_threshold` a binary task also gives
+    `mask`, a grayscale image of size x size, 255 where the probability is greater, else 0.
 
     The same model and arguments give the same bytes with the same package versions. The package appears
     under its name only when it is whole, in place of one already there.
@@ -146,25 +121,30 @@ def export_mlpackage(
         task: How many pictures the network takes and how many classes it gives.
         size: Height and width of the inputs, pixels.
         pixel_scale: What a pixel value 0-255 is multiplied by before the model sees it (1/255 for [0, 1]).
-        metadata: User-defined metadata, text to text; with several classes `class_names` among it.
+        metadata: User-defined metadata, text to text; with several classes `class_names` among it. `precision`
+            and, where it is mixed, `float32_ops` are added.
         description: Short description of the model.
-        version: Version of the model, as shown by Xcode.
+        label: Author, licence and version, as shown by Xcode.
         precision: Type of weights and activations; "mixed" is float16 with float32 for the ops that read
             tensors of the images' own size, the first layers and the last, or nothing but single numbers,
             such as an image's largest value.
+        mask_threshold: Adds the output `mask`; None: there is none.
 
     Raises:
-        ValueError: The name lacks `.mlpackage`, the metadata lack `class_names`, or the model does not give
-            1xCxsizexsize.
+        ValueError: The name lacks `.mlpackage`, the metadata lack `class_names`, the task has several classes
+            and a mask is asked for, or the model does not give 1xCxsizexsize.
         TypeError: A metadata key or value is not text.
     """
     _check_arguments(path, metadata, task)
-    wrapper = ExportedNetwork(evaluation_copy(model), task).eval()
-    mlmodel = _convert(_trace(wrapper, size), task, size, pixel_scale, precision)
+    wrapper = ExportedNetwork(evaluation_copy(model), task, mask_threshold).eval()
+    mlmodel = _convert(wrapper, size, pixel_scale, precision)
     mlmodel.short_description = description
-    mlmodel.version = version
-    _describe_ports(mlmodel, task, size)
+    mlmodel.author, mlmodel.license, mlmodel.version = label.author, label.license, label.version
+    _describe_ports(mlmodel, wrapper, size)
     mlmodel.user_defined_metadata.update(dict(metadata))
+    mlmodel.user_defined_metadata[PRECISION] = precision
+    if precision == "mixed":
+        mlmodel.user_defined_metadata[FLOAT32_OPS] = ", ".join(float32_ops(mlmodel.get_spec()))
     _save(mlmodel, path)
 
 
@@ -200,6 +180,20 @@ def read_package_metadata(path: Path) -> dict[str, str]:
     return dict(sorted(load_spec(path).description.metadata.userDefined.items()))
 
 
+def float32_ops(spec: "Model") -> tuple[str, ...]:
+    """Name the ops of a package that compute in float32, casts left out."""
+    from coremltools.proto.MIL_pb2 import DataType
+
+    blocks = spec.mlProgram.functions["main"].block_specializations.values()
+    float32 = DataType.Value("FLOAT32")
+    return tuple(
+        f"{op.outputs[0].name} ({op.type})"
+        for block in blocks
+        for op in block.operations
+        if op.type not in ("const", "cast") and op.outputs[0].type.tensorType.dataType == float32
+    )
+
+
 def package_digest(path: Path) -> str:
     """Hash what a package computes and says, without identifiers and dates.
 
@@ -231,27 +225,6 @@ def _check_arguments(path: Path, metadata: Mapping[str, str], task: Task) -> Non
         )
 
 
-def _trace(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
-    task = wrapper.task
-    example = torch.linspace(0, 1, 3 * size * size).reshape(1, 3, size, size)
-    examples = (example, example.flip(-1))[: task.pictures]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
-        # sizes are fixed in a package, so what is traced of them holds
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        shape = tuple(wrapper.model(*examples).shape)
-        if shape != (1, task.classes, size, size):
-            raise ValueError(
-                f"model output: found shape {shape}, expected (1, {task.classes}, {size}, {size}); "
-                "the model must give one logit for each class and input pixel"
-            )
-        # unchecked: the package check compares on real samples
-        traced = torch.jit.trace(wrapper, examples, check_trace=False)  # type: ignore[no-untyped-call]
-    assert isinstance(traced, torch.jit.ScriptModule)
-    return traced
-
-
 @contextlib.contextmanager
 def _without_progress_bars() -> Iterator[None]:
     """Disable the bars made inside the block: coremltools offers no switch for its own."""
@@ -263,17 +236,18 @@ def _without_progress_bars() -> Iterator[None]:
         setattr(tqdm, "__init__", original)  # noqa: B010
 
 
-def _convert(
-    traced: torch.jit.ScriptModule, task: Task, size: int, pixel_scale: float, precision: Precision
-) -> "MLModel":
+def _convert(wrapper: ExportedNetwork, size: int, pixel_scale: float, precision: Precision) -> "MLModel":
     ct = import_coremltools()
     inputs = [
         ct.ImageType(name=name, shape=(1, 3, size, size), scale=pixel_scale, color_layout=ct.colorlayout.RGB)
-        for name in task.picture_names
+        for name in wrapper.task.picture_names
     ]
-    outputs = [ct.TensorType(name=PROBABILITY, dtype=np.float32)]
-    if task.multi_class:
-        outputs.append(ct.TensorType(name=CLASS_MAP, dtype=np.int32))
+    kinds = {
+        PROBABILITY: partial(ct.TensorType, dtype=np.float32),
+        CLASS_MAP: partial(ct.TensorType, dtype=np.int32),
+        MASK: partial(ct.ImageType, color_layout=ct.colorlayout.GRAYSCALE),
+    }
+    outputs = [kinds[name](name=name) for name in wrapper.output_names]
     precisions = {
         "float16": ct.precision.FLOAT16,
         "mixed": ct.transform.FP16ComputePrecision(partial(_below_full_size, size)),
@@ -281,7 +255,7 @@ def _convert(
     }
     with _without_progress_bars(), _without_records(_CONVERSION_NOISE):
         return ct.convert(
-            traced,
+            traced(wrapper, size),
             convert_to="mlprogram",
             inputs=inputs,
             outputs=outputs,
@@ -309,22 +283,30 @@ _PICTURES = {
 }
 
 
-def _describe_ports(mlmodel: "MLModel", task: Task, size: int) -> None:
+def _describe_ports(mlmodel: "MLModel", wrapper: ExportedNetwork, size: int) -> None:
+    task, threshold = wrapper.task, wrapper.mask_threshold
     for name in task.picture_names:
         mlmodel.input_description[name] = f"{_PICTURES[name]}: RGB, {size}x{size} pixels, values 0-255"
+    for name in wrapper.output_names:
+        mlmodel.output_description[name] = _describe_output(name, task, size, threshold)
+
+
+def _describe_output(name: str, task: Task, size: int, threshold: float | None) -> str:
+    if name == MASK:
+        return f"Grayscale image, {size}x{size} pixels: 255 where probability > {threshold!r}, else 0"
+    order = f"in the order of the metadata entry {CLASS_NAMES}"
+    if name == CLASS_MAP:
+        return (
+            f"Index of the most probable class at each pixel, int32, shape (1, {size}, {size}), "
+            f"values 0 to {task.classes - 1}; the classes are {order}"
+        )
     shape = f"float32, shape (1, {task.classes}, {size}, {size})"
     if not task.multi_class:
         event = "changed" if task.pictures == 2 else "is foreground"
-        mlmodel.output_description[PROBABILITY] = f"Probability from 0 to 1 that a pixel {event}, {shape}"
-        return
-    order = f"in the order of the metadata entry {CLASS_NAMES}"
-    mlmodel.output_description[PROBABILITY] = (
+        return f"Probability from 0 to 1 that a pixel {event}, {shape}"
+    return (
         f"Probability from 0 to 1 of each class at each pixel, {shape}; the classes are {order}, "
         "and their probabilities at a pixel sum to 1"
-    )
-    mlmodel.output_description[CLASS_MAP] = (
-        f"Index of the most probable class at each pixel, int32, shape (1, {size}, {size}), "
-        f"values 0 to {task.classes - 1}; the classes are {order}"
     )
 
 

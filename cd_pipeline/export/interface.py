@@ -96,10 +96,10 @@ class ModelInterface:
             raise ValueError(
                 f"{where}: metadata entry input_fit: found {fit!r}, expected resize or tile; export it again"
             )
-        names = metadata.get("class_names", "")
-        return cls(
-            task=Task(pictures=int(number("pictures", int) or 0), classes=int(number("classes", int) or 0)),
-            size=int(number("input_size", int) or 0),
+        size, names = int(number("input_size", int) or 0), metadata.get("class_names", "")
+        found = cls(
+            task=_task(int(number("pictures", int) or 0), int(number("classes", int) or 0), where),
+            size=size,
             fit="tile" if fit == "tile" else "resize",
             overlap=int(number("overlap", int) or 0),
             threshold=number("threshold", float),
@@ -112,3 +112,26 @@ class ModelInterface:
             checkpoint_version=metadata.get("checkpoint_version", ""),
             data_version=metadata.get("data_version", ""),
         )
+        found._refuse_contradictions(where)
+        return found
+
+    def _refuse_contradictions(self, where: str) -> None:
+        wrong = None
+        if self.size < 1:
+            wrong = f"input_size: found {self.size}, expected at least 1"
+        elif self.task.multi_class and len(self.class_names) != self.task.classes:
+            wrong = f"class_names: found {len(self.class_names)} names, expected {self.task.classes}"
+        elif not self.task.multi_class and self.threshold is None:
+            wrong = "threshold: found none, expected a number for one class"
+        if wrong is not None:
+            raise ValueError(f"{where}: metadata entry {wrong}; export it again")
+
+
+def _task(pictures: int, classes: int, where: str) -> Task:
+    try:
+        return Task(pictures=pictures, classes=classes)
+    except ValueError:
+        raise ValueError(
+            f"{where}: metadata entries pictures and classes: found {pictures} and {classes}, expected 1 or 2 "
+            "pictures and 1 to 256 classes; export it again"
+        ) from None

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cd_pipeline.models.network import Network
-
-ENCODER = "mobilenetv3_small_100"
+from cd_pipeline.models.settings import ENCODER
 
 
 class ChangeNetwork(Network):
@@ -48,8 +47,10 @@ class Encoder(nn.Module):
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
 
     def _backbone(self, levels: int, **weights: Any) -> Any:  # noqa: ANN401 - timm's own types
+        # TensorFlow's padding depends on the input's size, which Core ML's converter does not take
+        padding = {"pad_type": ""} if self.name.startswith("tf_") else {}
         backbone = timm.create_model(
-            self.name, features_only=True, out_indices=tuple(range(levels)), **weights
+            self.name, features_only=True, out_indices=tuple(range(levels)), **padding, **weights
         )
         last_block = int(backbone.feature_info.module_name()[-1].removeprefix("blocks."))
         del backbone.blocks[last_block + 1 :]

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Fusion = Literal["concat", "difference"]
 Norm = Literal["batch", "group", "none"]
+EncoderName = Literal["mobilenetv3_small_100", "tf_mobilenetv3_small_minimal_100"]
 Upsampling = Literal["bilinear", "bilinear_conv", "deconv"]
 
 WIDTHS = (32, 64, 128, 256, 512)
@@ -14,10 +15,12 @@ WIDTHS = (32, 64, 128, 256, 512)
 GROUPS = 8
 """Of group norm: every width must be a multiple of it."""
 
+ENCODER: EncoderName = "mobilenetv3_small_100"
+"""Of the small change networks, where they are not told otherwise (published)."""
 U_NET = ("widths", "norm", "upsampling", "align_corners")
 NETWORK_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "tiny_change_unet": (),
-    "tiny_siamese_unet": (),
+    "tiny_change_unet": ("encoder",),
+    "tiny_siamese_unet": ("encoder",),
     "siamese_unet": ("fusion", "width", "norm"),
     "tiny_cd": (),
     "unet": (*U_NET, "bias"),
@@ -63,6 +66,11 @@ class ModelSettings(BaseModel):
     pretrained: bool = Field(
         default=True,
         description="ImageNet weights for an encoder that has them, where timm's hub can be reached",
+    )
+    encoder: EncoderName = Field(
+        default=ENCODER,
+        description="tiny_change_unet, tiny_siamese_unet: MobileNetV3-small (published), or its minimal variant "
+        "without hard-swish and squeeze-excite, which some devices compute less exactly in float16",
     )
     fusion: Fusion = Field(
         default="concat",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cd_pipeline.models.change_network import ChangeNetwork, Decoder, Encoder
+from cd_pipeline.models.settings import ENCODER
 
 SKIP_CHANNELS = (24, 40, 64, 96)
 """Widths that the features at strides 2, 4, 8 and 16 are brought to (published)."""
@@ -18,12 +19,16 @@ DEAD_PREFIXES = ("encoder.backbone.blocks.4.", "encoder.backbone.blocks.5.")
 
 
 class TinyChangeUNet(ChangeNetwork):
-    """Two photos to a change logit a pixel."""
+    """Two photos to a change logit a pixel.
 
-    def __init__(self) -> None:
+    Args:
+        encoder: timm's name of it, see `ModelSettings.encoder`.
+    """
+
+    def __init__(self, encoder: str = ENCODER) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(7, 3, 1)
-        self.encoder = Encoder()
+        self.encoder = Encoder(encoder)
         widths, outs = self.encoder.channels, SKIP_CHANNELS
         self.skip1 = nn.Conv2d(widths[0], outs[0], 1)
         self.skip2 = nn.Conv2d(widths[1], outs[1], 1)

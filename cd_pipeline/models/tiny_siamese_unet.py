@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cd_pipeline.models.change_network import ChangeNetwork, Decoder, Encoder
+from cd_pipeline.models.settings import ENCODER
 
 FUSED_CHANNELS = (16, 32, 56, 96)
 """Widths of the fused features at strides 2, 4, 8 and 16; with them the network needs 1.18 times the
@@ -46,11 +47,15 @@ class Fusion(nn.Module):
 
 
 class TinySiameseUNet(ChangeNetwork):
-    """Two photos to a change logit a pixel; exchanging the photos gives the same logits."""
+    """Two photos to a change logit a pixel; exchanging the photos gives the same logits.
 
-    def __init__(self) -> None:
+    Args:
+        encoder: timm's name of it, see `ModelSettings.encoder`.
+    """
+
+    def __init__(self, encoder: str = ENCODER) -> None:
         super().__init__()
-        self.encoder = Encoder()
+        self.encoder = Encoder(encoder)
         stages = zip(self.encoder.channels, FUSED_CHANNELS, AVERAGED, strict=True)
         self.fusions = nn.ModuleList(Fusion(c, out, averaged=local) for c, out, local in stages)
         self.decoder = Decoder(FUSED_CHANNELS)

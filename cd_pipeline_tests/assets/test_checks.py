@@ -141,8 +141,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 AGREEMENT = {
-    "pairs": 7,
-    "non_empty_pairs": 6,
+    "samples": 7,
+    "non_empty_samples": 6,
     "max_probability_difference": 0.004,
     "mean_probability_difference": 0.0002,
     "flipped_share": 0.0003,
@@ -151,6 +151,7 @@ AGREEMENT = {
 }
 
 
+@pytest.mark.parametrize("form", ["package", "torchscript"])
 @pytest.mark.parametrize(
     "fault",
     [
@@ -158,17 +159,22 @@ AGREEMENT = {
         {"mask_iou": 0.98},
         {"flipped_share": 0.0011},
         {"non_finite_ops": ["conv_1"]},
-        {"package_digest": "of another package"},
+        {"decision_faults": 1},
     ],
 )
-def test_a_package_that_disagrees_is_found(
-    fault: dict[str, object], spoilt: tuple[Recipe, Path], package: Path
+def test_a_form_that_disagrees_is_found(
+    fault: dict[str, object], form: str, spoilt: tuple[Recipe, Path], package: Path
 ) -> None:
     recipe, root = spoilt
     folder = root / "rooms" / "mlpackage"
     shutil.copytree(package, folder / "change_detector.mlpackage")
-    good = {**AGREEMENT, "package_digest": package_digest(package)}
+    forms = {"package": AGREEMENT, "torchscript": AGREEMENT}
+    good = {"forms": forms, "package_digest": package_digest(package)}
     (folder / "agreement.json").write_text(json.dumps(good))
     assert evaluate("package_agrees", recipe, root).passed
-    (folder / "agreement.json").write_text(json.dumps({**good, **fault}))
-    assert not evaluate("package_agrees", recipe, root).passed
+    for bad in (
+        {**good, "forms": {**forms, form: {**AGREEMENT, **fault}}},
+        {**good, "package_digest": "of another"},
+    ):
+        (folder / "agreement.json").write_text(json.dumps(bad))
+        assert not evaluate("package_agrees", recipe, root).passed

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cd_pipeline.data.task import Task
-from cd_pipeline.export.agreeing import AgreementLimits, Export, export_agreeing
+from cd_pipeline.export.agreeing import PackageExport, export_agreeing
+from cd_pipeline.export.agreement import AgreementLimits, Pictures, Reference
 from cd_pipeline.export.coreml import read_package_metadata
-from cd_pipeline.export.package_check import Pictures
 
 SIZE = 16
 STRICT = AgreementLimits(max_probability_difference=1e-5)
@@ -40,16 +40,14 @@ def pairs() -> list[Pictures]:
     return [(before, after)]
 
 
-def export(path: Path, limits: AgreementLimits, stride: int = 1) -> Export:
+def export(path: Path, limits: AgreementLimits, stride: int = 1) -> PackageExport:
     return export_agreeing(
-        Gain(30.0, stride).eval(),
+        Reference.of(Gain(30.0, stride), Task(), 0.5),
         path,
         pairs,
         precision="float16",
         limits=limits,
         size=SIZE,
-        threshold=0.5,
-        pixel_scale=1 / 255,
         metadata={"recipe": "rooms"},
         description="test",
     )
@@ -65,7 +63,7 @@ def test_where_float16_breaks_a_limit_the_full_size_layers_become_float32(tmp_pa
     done = export(tmp_path / "a.mlpackage", STRICT, stride=1)
     assert done.precision == "mixed"
     assert any("float16: The largest probability difference" in sentence for sentence in done.given_up)
-    assert done.agreement.max_probability_difference == pytest.approx(0, abs=1e-5)
+    assert done.agreements["package"].max_probability_difference == pytest.approx(0, abs=1e-5)
     assert read_package_metadata(tmp_path / "a.mlpackage")["precision"] == "mixed"
 
 
@@ -73,13 +71,13 @@ def test_where_that_is_not_enough_the_package_is_float32(tmp_path: Path) -> None
     done = export(tmp_path / "a.mlpackage", STRICT, stride=2)
     assert done.precision == "float32"
     assert any("mixed: The largest probability difference" in sentence for sentence in done.given_up)
-    assert done.agreement.max_probability_difference == pytest.approx(0, abs=1e-5)
+    assert done.agreements["package"].max_probability_difference == pytest.approx(0, abs=1e-5)
 
 
 def test_a_package_that_agrees_in_no_precision_is_left_to_its_check(tmp_path: Path) -> None:
     done = export(tmp_path / "a.mlpackage", AgreementLimits(min_mask_iou=1.1))
     assert done.precision == "float32"
-    assert AgreementLimits(min_mask_iou=1.1).violations(done.agreement)
+    assert AgreementLimits(min_mask_iou=1.1).violations(done.agreements["package"])
 
 
 class Steep(nn.Module):
@@ -93,19 +91,16 @@ def test_several_classes_have_no_threshold_and_agree_once_the_image_is_read_in_f
     tmp_path: Path,
 ) -> None:
     done = export_agreeing(
-        Steep().eval(),
+        Reference.of(Steep(), Task(pictures=1, classes=3), None),
         tmp_path / "a.mlpackage",
         lambda: [(image,) for pair in pairs() for image in pair],
-        task=Task(pictures=1, classes=3),
         precision="float16",
         limits=STRICT,
         size=SIZE,
-        threshold=None,
-        pixel_scale=1 / 255,
         metadata={"class_names": "red, green, blue"},
         description="test",
     )
     assert done.precision == "mixed"
     assert any("float16: The largest probability difference" in sentence for sentence in done.given_up)
-    assert (done.agreement.pairs, done.agreement.class_map_faults) == (2, 0)
-    assert done.agreement.max_probability_difference == pytest.approx(0, abs=1e-5)
+    assert (done.agreements["package"].samples, done.agreements["package"].decision_faults) == (2, 0)
+    assert done.agreements["package"].max_probability_difference == pytest.approx(0, abs=1e-5)

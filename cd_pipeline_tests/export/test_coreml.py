@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from cd_pipeline.data.task import Task
 from cd_pipeline.export.coreml import (
-    ExportedNetwork,
-    evaluation_copy,
     export_mlpackage,
     import_coremltools,
     load_spec,
     package_digest,
     read_package_metadata,
 )
+from cd_pipeline.export.network import ExportedNetwork, evaluation_copy
 
 SIZE = 16
 REPOSITORY = Path(__file__).parents[2]

@@ -12,9 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cd_pipeline.data.task import Task
+from cd_pipeline.export.agreement import (
+    Agreement,
+    AgreementLimits,
+    AgreementSums,
+    Answer,
+    Reference,
+    measure_agreement,
+)
 from cd_pipeline.export.coreml import export_mlpackage, import_coremltools, load_spec
 from cd_pipeline.export.mil_executor import PackageExecutor
-from cd_pipeline.export.package_check import PackageAgreement, _Answer, _Sums, check_package
+from cd_pipeline.export.package_check import CoreMLPackage, mask_faults, package_forms
+from cd_pipeline_tests.export.checking import check_package
 
 SIZE = 64
 THRESHOLD = 0.5
@@ -139,16 +149,16 @@ def package(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(model, tmp_path_factory.mktemp("good") / "detector.mlpackage")
 
 
-def check(path: Path, model: nn.Module, pairs: list[ImagePair], **options: str) -> PackageAgreement:
-    return check_package(path, model, iter(pairs), threshold=THRESHOLD, pixel_scale=SCALE, **options)
+def check(path: Path, model: nn.Module, pairs: list[ImagePair], **options: str) -> Agreement:
+    return check_package(path, model, iter(pairs), threshold=THRESHOLD, **options)
 
 
 def test_a_faithful_package_agrees_with_its_checkpoint(
     package: Path, model: nn.Module, pairs: list[ImagePair]
 ) -> None:
     agreement = check(package, model, pairs)
-    assert agreement.violations() == []
-    assert (agreement.pairs, agreement.non_empty_pairs) == (6, 6)
+    assert AgreementLimits().violations(agreement) == []
+    assert (agreement.samples, agreement.non_empty_samples) == (6, 6)
     assert 0 < agreement.mean_probability_difference < agreement.max_probability_difference < 0.02
 
 
@@ -156,7 +166,7 @@ def test_without_rounding_only_the_rounded_weights_are_left_as_a_difference(
     package: Path, model: nn.Module, pairs: list[ImagePair]
 ) -> None:
     rounded, wide = check(package, model, pairs), check(package, model, pairs, precision="float32")
-    assert wide.violations() == []
+    assert AgreementLimits().violations(wide) == []
     assert wide.mean_probability_difference < rounded.mean_probability_difference
 
 
@@ -165,7 +175,7 @@ def test_a_float32_package_agrees_to_rounding(
 ) -> None:
     agreement = check(export(model, tmp_path / "full.mlpackage", precision="float32"), model, pairs)
     assert agreement.max_probability_difference < 1e-4
-    assert agreement.violations() == []
+    assert AgreementLimits().violations(agreement) == []
 
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
@@ -187,13 +197,13 @@ def test_faulty_preprocessing_in_the_package_is_caught(
     fault: str, model: nn.Module, pairs: list[ImagePair], tmp_path: Path
 ) -> None:
     path = export(Rewired(model, FAULTS[fault]), tmp_path / "faulty.mlpackage")
-    violations = check(path, model, pairs).violations()
+    violations = AgreementLimits().violations(check(path, model, pairs))
     assert any("probability difference" in sentence for sentence in violations)
 
 
 def test_a_forgotten_pixel_scale_is_caught(model: nn.Module, pairs: list[ImagePair], tmp_path: Path) -> None:
     path = export(model, tmp_path / "faulty.mlpackage", pixel_scale=1.0)
-    assert check(path, model, pairs).violations()
+    assert AgreementLimits().violations(check(path, model, pairs))
 
 
 def test_an_image_input_declared_as_bgr_is_caught(
@@ -204,7 +214,7 @@ def test_an_image_input_declared_as_bgr_is_caught(
         feature.type.imageType.colorSpace = feature.type.imageType.BGR
     path = save_with_weights(spec, package, tmp_path / "bgr.mlpackage")
     assert [port.color for port in PackageExecutor(path).inputs.values()] == ["BGR", "BGR"]
-    assert check(path, model, pairs).violations()
+    assert AgreementLimits().violations(check(path, model, pairs))
 
 
 def save_with_weights(spec: object, source: Path, path: Path) -> Path:
@@ -217,7 +227,8 @@ def test_one_changed_weight_is_caught(model: nn.Module, pairs: list[ImagePair], 
     changed = copy.deepcopy(model)
     with torch.no_grad():
         changed.head.weight[0, int(changed.head.weight.abs().argmax())] *= -1
-    assert check(export(changed, tmp_path / "changed.mlpackage"), model, pairs).violations()
+    agreement = check(export(changed, tmp_path / "changed.mlpackage"), model, pairs)
+    assert AgreementLimits().violations(agreement)
 
 
 class Overflowing(nn.Module):
@@ -230,7 +241,84 @@ class Overflowing(nn.Module):
 def test_an_overflow_of_float16_is_caught_and_its_op_named(pairs: list[ImagePair], tmp_path: Path) -> None:
     agreement = check(export(Overflowing(), tmp_path / "heavy.mlpackage"), Overflowing(), pairs[:2])
     assert agreement.non_finite_ops
-    assert any(f"NaN or infinity: {agreement.non_finite_ops[0]}" in text for text in agreement.violations())
+    assert any(
+        f"NaN or infinity: {agreement.non_finite_ops[0]}" in text
+        for text in AgreementLimits().violations(agreement)
+    )
+
+
+def test_a_weight_of_70_000_is_caught_in_float16(pairs: list[ImagePair], tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    with torch.no_grad():
+        layers[-1].weight[0, 2] = 70_000  # float16 ends at 65,504
+    joined = Joined(layers)
+    agreement = check(export(joined, tmp_path / "heavy.mlpackage"), joined, pairs[:2])
+    # coremltools writes the largest number that float16 holds
+    assert any("probability difference" in text for text in AgreementLimits().violations(agreement))
+    full = check(export(joined, tmp_path / "full.mlpackage", precision="float32"), joined, pairs[:2])
+    assert AgreementLimits().violations(full) == []
+
+
+class Joined(nn.Module):
+    """A layer on both photos, one behind the other."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        return self.layer(torch.cat([before, after], 1))
+
+
+def test_the_package_s_own_mask_is_judged(model: nn.Module, pairs: list[ImagePair], tmp_path: Path) -> None:
+    path = tmp_path / "mask.mlpackage"
+    for asked, faults in ((THRESHOLD, False), (0.9, True)):
+        export_mlpackage(
+            model, path, size=SIZE, pixel_scale=SCALE, metadata={}, description="", mask_threshold=asked
+        )
+        agreement = check(path, model, pairs)
+        assert bool(agreement.decision_faults) is faults
+        assert bool(AgreementLimits().violations(agreement)) is faults
+    executor = PackageExecutor(path)
+    assert executor.outputs["mask"].color == "GRAYSCALE"
+    outputs = executor.run({"before": pairs[0][0], "after": pairs[0][1]})
+    assert set(np.unique(outputs["mask"])) == {0, 255}
+    clear = np.abs(outputs["probability"] - 0.9) > 1e-3
+    np.testing.assert_array_equal((outputs["mask"] == 255)[clear], (outputs["probability"] > 0.9)[clear])
+
+
+def test_a_mask_may_be_either_only_where_the_probability_is_the_threshold() -> None:
+    probability = np.array([[[0.2, 0.5, 0.5004, 0.8]]])
+    for mask, faults in (
+        ([0, 0, 255, 255], 0),
+        ([0, 255, 0, 255], 0),
+        ([255, 0, 0, 0], 2),
+        ([0, 7, 1, 255], 2),
+    ):
+        assert mask_faults(probability, np.array([[mask]]), 0.5) == faults
+
+
+class MacModel:
+    """Stands in for coremltools' model of macOS: runs the package op by op."""
+
+    def __init__(self, path: str) -> None:
+        self.executor = PackageExecutor(Path(path))
+
+    def predict(self, images: dict[str, object]) -> dict[str, np.ndarray]:
+        return self.executor.run({name: np.asarray(image) for name, image in images.items()})
+
+
+def test_on_macos_core_ml_is_given_images_and_its_answers_are_compared(
+    package: Path, model: nn.Module, pairs: list[ImagePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_coremltools().models, "MLModel", MacModel)
+    monkeypatch.setattr("sys.platform", "darwin")
+    reference = Reference.of(model, Task(), THRESHOLD)
+    forms = package_forms(package, reference)
+    assert isinstance(forms["core_ml"], CoreMLPackage)
+    found = measure_agreement(reference, forms, pairs)
+    assert found["core_ml"] == found["package"]
+    assert set(found) == {"package", "float32", "core_ml"}
 
 
 def test_the_figures_are_those_of_a_direct_computation(
@@ -243,7 +331,7 @@ def test_the_figures_are_those_of_a_direct_computation(
         expected = torch.cat([torch.sigmoid(model(b[None], a[None])) for b, a in zip(before, after)])[:, 0]  # noqa: B905
     expected = expected.numpy()
     threshold = float(np.median(expected))  # where pixels flip
-    agreement = check_package(package, model, pairs, threshold=threshold, pixel_scale=SCALE)
+    agreement = check_package(package, model, pairs, threshold=threshold)
     masks = expected > threshold, found > threshold
     assert agreement.max_probability_difference == pytest.approx(np.abs(expected - found).max(), abs=1e-6)
     assert agreement.mean_probability_difference == pytest.approx(np.abs(expected - found).mean(), abs=1e-6)
@@ -254,61 +342,61 @@ def test_the_figures_are_those_of_a_direct_computation(
 
 
 def test_the_iou_is_pooled_over_pairs_whose_expected_mask_is_not_empty() -> None:
-    sums = _Sums()
+    sums = AgreementSums()
     half = np.zeros((1, 1, 2, 2), np.float32)
     half[..., 0] = 1
     empty, full = np.zeros_like(half), np.ones_like(half)
     for expected, found in ((half, full), (full, full), (empty, full)):
-        sums.add(_Answer.of(expected, 0.5), _Answer.of(found, 0.5))
+        sums.add(Answer.of(expected, 0.5), Answer.of(found, 0.5))
     # 2 of 4, 4 of 4; the last is left out of the IoU and counted as flipped
-    assert (sums.pairs, sums.non_empty_pairs) == (3, 2)
+    assert (sums.samples, sums.non_empty_samples) == (3, 2)
     assert (sums.intersection, sums.union) == (6, 8)
     assert (sums.flipped, sums.pixels) == (6, 12)
 
 
 def test_a_probability_at_the_threshold_is_not_a_change() -> None:
-    sums = _Sums()
-    answer = _Answer.of(np.full((1, 1, 1, 2), 0.5, np.float32), 0.5)
+    sums = AgreementSums()
+    answer = Answer.of(np.full((1, 1, 1, 2), 0.5, np.float32), 0.5)
     sums.add(answer, answer)
-    assert (sums.non_empty_pairs, sums.flipped) == (0, 0)
+    assert (sums.non_empty_samples, sums.flipped) == (0, 0)
 
 
 def test_a_probability_that_is_not_a_number_breaks_the_limits() -> None:
-    sums = _Sums()
+    sums = AgreementSums()
     expected, found = np.zeros((1, 1, 1, 2), np.float32), np.array([[[[0.0, math.nan]]]], np.float32)
-    sums.add(_Answer.of(expected, 0.5), _Answer.of(found, 0.5))
+    sums.add(Answer.of(expected, 0.5), Answer.of(found, 0.5))
     assert sums.largest == math.inf
 
 
 def test_the_iou_is_none_where_every_prediction_is_empty(
     package: Path, model: nn.Module, pairs: list[ImagePair]
 ) -> None:
-    agreement = check_package(package, model, pairs[:1], threshold=1.0, pixel_scale=SCALE)
-    assert (agreement.non_empty_pairs, agreement.mask_iou) == (0, None)
-    assert agreement.violations() == []
+    agreement = check_package(package, model, pairs[:1], threshold=1.0)
+    assert (agreement.non_empty_samples, agreement.mask_iou) == (0, None)
+    assert AgreementLimits().violations(agreement) == []
 
 
 def test_violations_name_each_broken_limit_with_its_figure() -> None:
-    agreement = PackageAgreement(
-        pairs=3,
-        non_empty_pairs=2,
+    agreement = Agreement(
+        samples=3,
+        non_empty_samples=2,
         max_probability_difference=0.03,
         mean_probability_difference=0.001,
         flipped_share=0.002,
         mask_iou=0.98,
         non_finite_ops=("conv_1",),
-        class_map_faults=7,
+        decision_faults=7,
     )
-    assert agreement.violations() == [
+    assert AgreementLimits().violations(agreement) == [
         "The largest probability difference is 0.0300, allowed is 0.02.",
         "The IoU of the masks over 2 non-empty samples is 0.9800, required is 0.99.",
         "0.200% of the pixels change class, allowed is 0.100%.",
         "These ops gave NaN or infinity: conv_1.",
-        "At 7 pixels class_map is not the class of the package's own largest probability.",
+        "At 7 pixels the mask or class_map is not what its own probability says.",
     ]
-    assert len(agreement.violations(max_difference=0.05, min_mask_iou=0.9, max_flipped_share=0.01)) == 2
+    assert len(AgreementLimits(0.05, 0.9, 0.01).violations(agreement)) == 2
 
 
 def test_a_check_without_pairs_is_an_error(package: Path, model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="no samples to check it on"):
+    with pytest.raises(ValueError, match="no samples to check the export on"):
         check(package, model, [])

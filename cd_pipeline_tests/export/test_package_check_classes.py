@@ -8,15 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from cd_pipeline.data.task import Task
-from cd_pipeline.export.coreml import ExportedNetwork, export_mlpackage
+from cd_pipeline.export.agreement import Agreement, AgreementLimits, AgreementSums, Answer
+from cd_pipeline.export.coreml import export_mlpackage
 from cd_pipeline.export.mil_executor import PackageExecutor
-from cd_pipeline.export.package_check import (
-    PackageAgreement,
-    _Answer,
-    _class_map_faults,
-    _Sums,
-    check_package,
-)
+from cd_pipeline.export.network import ExportedNetwork
+from cd_pipeline.export.package_check import class_map_faults
+from cd_pipeline_tests.export.checking import check_package
 
 SIZE = 16
 CLASSES = 4
@@ -63,8 +60,8 @@ def samples() -> list[tuple[np.ndarray]]:
 
 def check(
     path: Path, model: nn.Module, samples: list, task: Task = MANY, threshold: float | None = None
-) -> PackageAgreement:
-    return check_package(path, model, iter(samples), task=task, threshold=threshold, pixel_scale=1 / 255)
+) -> Agreement:
+    return check_package(path, model, iter(samples), task=task, threshold=threshold)
 
 
 def test_the_figures_of_several_classes_are_those_of_a_direct_computation(
@@ -84,7 +81,7 @@ def test_the_figures_of_several_classes_are_those_of_a_direct_computation(
     iou = sum((a & b).sum() for a, b in masks) / sum((a | b).sum() for a, b in masks)
 
     agreement = check(package, model, samples)
-    assert (agreement.pairs, agreement.non_empty_pairs, agreement.class_map_faults) == (3, 3, 0)
+    assert (agreement.samples, agreement.non_empty_samples, agreement.decision_faults) == (3, 3, 0)
     assert agreement.mask_iou == pytest.approx(iou)
     assert 0.5 < iou < 0.99
     assert agreement.flipped_share == pytest.approx((classes[0] != classes[1]).mean())
@@ -96,7 +93,7 @@ def test_a_faithful_package_of_several_classes_agrees(
     package: Path, samples: list[tuple[np.ndarray]]
 ) -> None:
     agreement = check(package, Segmenter(CLASSES), samples)
-    assert agreement.violations() == []
+    assert AgreementLimits().violations(agreement) == []
     assert 0 < agreement.max_probability_difference < 0.01
 
 
@@ -109,8 +106,8 @@ def test_a_package_with_two_classes_exchanged_is_caught(
         for values in model.layers[-1].parameters():
             values.copy_(values[[0, 2, 1, 3]])
     agreement = check(package, model, samples)
-    assert agreement.class_map_faults == 0
-    sentences = " ".join(agreement.violations())
+    assert agreement.decision_faults == 0
+    sentences = " ".join(AgreementLimits().violations(agreement))
     for fault in ("largest probability difference", "IoU of the masks", "of the pixels change class"):
         assert fault in sentences
 
@@ -126,24 +123,27 @@ def test_a_class_map_that_is_not_of_the_largest_probability_is_caught(
     path = export(Segmenter(CLASSES), tmp_path / "a.mlpackage")
     agreement = check(path, Segmenter(CLASSES), samples)
     assert agreement.max_probability_difference < 0.01
-    assert agreement.class_map_faults == pytest.approx(agreement.flipped_share * 3 * SIZE * SIZE, abs=3)
-    assert any("pixels class_map is not the class" in sentence for sentence in agreement.violations())
+    assert agreement.decision_faults == pytest.approx(agreement.flipped_share * 3 * SIZE * SIZE, abs=3)
+    assert any(
+        "pixels the mask or class_map is not" in sentence
+        for sentence in AgreementLimits().violations(agreement)
+    )
 
 
 def test_of_equal_probabilities_any_class_is_right_and_an_unknown_one_is_not() -> None:
     probability = np.array([[0.4, 0.4, 0.2], [0.2, 0.2, 0.6]], np.float32).T.reshape(1, 3, 1, 2)
     for classes, faults in (([0, 2], 0), ([1, 2], 0), ([2, 2], 1), ([0, 3], 1), ([-1, 0], 2)):
-        assert _class_map_faults(_Answer(probability, np.array([[classes]], np.int32))) == faults
+        assert class_map_faults(probability, np.array([[classes]], np.int32)) == faults
 
 
 def test_the_iou_is_pooled_over_the_classes_other_than_0() -> None:
     probability = np.zeros((1, 3, 1, 6), np.float32)
-    sums = _Sums()
+    sums = AgreementSums()
     for expected, found in (([0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 2]), ([0] * 6, [1] * 6)):
-        sums.add(*(_Answer(probability, np.array([[classes]])) for classes in (expected, found)))
+        sums.add(*(Answer(probability, np.array([[classes]])) for classes in (expected, found)))
     # class 1: 1 of 3, class 2: 2 of 3; the second sample, empty for the model, is left out
     assert (sums.intersection, sums.union) == (3, 6)
-    assert (sums.non_empty_pairs, sums.flipped, sums.pixels, sums.values) == (1, 8, 12, 36)
+    assert (sums.non_empty_samples, sums.flipped, sums.pixels, sums.values) == (1, 8, 12, 36)
 
 
 def test_a_binary_package_of_one_image_agrees_and_one_of_other_weights_does_not(
@@ -151,11 +151,15 @@ def test_a_binary_package_of_one_image_agrees_and_one_of_other_weights_does_not(
 ) -> None:
     path = export(Segmenter(1), tmp_path / "a.mlpackage", BINARY)
     agreement = check(path, Segmenter(1), samples, BINARY, 0.5)
-    assert (agreement.pairs, agreement.non_empty_pairs, agreement.violations()) == (3, 3, [])
+    assert (agreement.samples, agreement.non_empty_samples, AgreementLimits().violations(agreement)) == (
+        3,
+        3,
+        [],
+    )
     other = Segmenter(1)
     with torch.no_grad():
         other.layers[0].weight.neg_()
-    assert check(path, other, samples, BINARY, 0.5).violations()
+    assert AgreementLimits().violations(check(path, other, samples, BINARY, 0.5))
     with pytest.raises(
         ValueError, match=r"outputs \['probability'\], expected \['image'\] and \['class_map', "
     ):
@@ -176,5 +180,5 @@ def test_what_does_not_fit_the_task_is_refused(package: Path, samples: list[tupl
         check(package, model, samples, Task(pictures=1, classes=3))
     with pytest.raises(ValueError, match="sample 0: found 2 pictures, expected 1"):
         check(package, model, [samples[0] * 2])
-    with pytest.raises(ValueError, match=r"gives \(1, 5, 16, 16\), the package \(1, 4, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"gives \(1, 5, 16, 16\), the export \(1, 4, 16, 16\)"):
         check(package, Segmenter(5), samples)

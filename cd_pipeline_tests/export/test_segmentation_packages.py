@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cd_pipeline.data.task import Task
+from cd_pipeline.export.agreement import Agreement, AgreementLimits
 from cd_pipeline.export.coreml import Precision, export_mlpackage, load_spec
-from cd_pipeline.export.package_check import PackageAgreement, check_package
 from cd_pipeline.models.attention_unet import AttentionUNet
 from cd_pipeline.models.resnet50_unet import ResNet50UNet
 from cd_pipeline.models.resunet import ResUNet
 from cd_pipeline.models.unet import UNet
 from cd_pipeline.models.unet_plus_plus import UNetPlusPlus
+from cd_pipeline_tests.export.checking import check_package
 from cd_pipeline_tests.models.one_image import settled
 
 SIZE = 32
@@ -84,7 +85,7 @@ def agreement(
     precision: Precision,
     size: int = SIZE,
     samples: list[tuple[np.ndarray]] | None = None,
-) -> PackageAgreement:
+) -> Agreement:
     task = Task(pictures=1, classes=classes)
     metadata = {"class_names": ""}
     export_mlpackage(
@@ -99,13 +100,13 @@ def agreement(
     )
     threshold = None if task.multi_class else 0.5
     samples = samples or images(size)
-    return check_package(path, network, samples, task=task, threshold=threshold, pixel_scale=1 / 255)
+    return check_package(path, network, samples, task=task, threshold=threshold)
 
 
-def assert_equal_to_torch(found: PackageAgreement) -> None:
+def assert_equal_to_torch(found: Agreement) -> None:
     assert found.max_probability_difference < 1e-4
     assert found.flipped_share < 0.002
-    assert found.class_map_faults == 0
+    assert found.decision_faults == 0
     assert found.non_finite_ops == ()
 
 
@@ -115,7 +116,7 @@ def assert_equal_to_torch(found: PackageAgreement) -> None:
 def test_every_network_exports_and_gives_what_torch_gives(name: str, classes: int, tmp_path: Path) -> None:
     found = agreement(build(NETWORKS[name], classes), tmp_path / "a.mlpackage", classes, "float32")
     assert_equal_to_torch(found)
-    assert found.non_empty_pairs > 0
+    assert found.non_empty_samples > 0
 
 
 @pytest.mark.slow
@@ -142,9 +143,9 @@ def test_mixed_precision_reads_and_scales_images_in_float32(
     half, mixed = (agreement(network, tmp_path / "a.mlpackage", classes, p) for p in ("float16", "mixed"))
     assert half.max_probability_difference < 0.02
     assert half.flipped_share < 0.01
-    assert mixed.violations() == []
+    assert AgreementLimits().violations(mixed) == []
     assert mixed.mean_probability_difference < half.mean_probability_difference / 4
-    assert mixed.class_map_faults == half.class_map_faults == 0
+    assert mixed.decision_faults == half.decision_faults == 0
 
 
 def results_of(path: Path) -> dict[str, list[int]]:
