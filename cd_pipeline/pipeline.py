@@ -15,9 +15,11 @@ from cd_pipeline.assets.raw_images import raw_images_asset
 from cd_pipeline.assets.raw_pairs import raw_pairs_asset
 from cd_pipeline.assets.raw_photos import raw_photos_asset
 from cd_pipeline.assets.real_pairs import real_pairs_asset
+from cd_pipeline.assets.report import report_asset
 from cd_pipeline.assets.split import split_asset
 from cd_pipeline.assets.test_predictions import test_predictions_asset
 from cd_pipeline.assets.threshold import threshold_asset
+from cd_pipeline.automation import automate, remake_condition
 from cd_pipeline.checks import build_checks
 from cd_pipeline.recipe import Recipe, RecipeSettings
 
@@ -61,17 +63,21 @@ class Pipeline(dg.Component):
 
 
 def build_pipeline(recipe: Recipe) -> dg.Definitions:
-    """Build the assets and checks of a recipe; resources are the caller's."""
+    """Build the assets and checks of a recipe, and what runs them by itself; resources are the caller's."""
     layout = recipe.source.layout
     stages = [
         *STAGES[layout],
         checkpoint_asset,
         *((threshold_asset,) if recipe.has_threshold else ()),
         test_predictions_asset,
+        report_asset,
         mlpackage_asset,
         *FURTHER_STAGES[layout],
     ]
-    return dg.Definitions(
-        assets=[build(recipe) for build in stages],
-        asset_checks=list(build_checks(recipe)),
+    assets = dg.map_asset_specs(
+        lambda spec: spec.replace_attributes(automation_condition=remake_condition()),
+        [build(recipe) for build in stages],
+    )
+    return dg.Definitions.merge(
+        dg.Definitions(assets=assets, asset_checks=list(build_checks(recipe))), automate(recipe, assets)
     )

@@ -43,7 +43,7 @@ ONLY_OF_LAYOUT: Mapping[str, Layout] = {
 class SourceSettings(BaseModel):
     """Where the raw data lies."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     layout: Layout = Field(
         default="labelled_photos",
@@ -98,7 +98,7 @@ class SourceSettings(BaseModel):
 class RealPairsSettings(BaseModel):
     """Photos really taken at two times, to look at in the end. They choose nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     folder: str | None = Field(
         default=None,
@@ -115,7 +115,7 @@ class ThresholdSettings(SweepSettings):
         description="realistic: the measuring protocol's pairs, drawn from the val photos, whatever training "
         "used; own: the val pairs of the manifest, as published, and where kinds are held out",
     )
-    realistic_pairs: int = Field(default=300, ge=1, description="how many are drawn")
+    realistic_pairs: int = Field(default=300, ge=1, le=100_000, description="how many are drawn")
     tolerance: float = Field(
         default=0.01,
         ge=0,
@@ -141,7 +141,7 @@ class ThresholdSettings(SweepSettings):
 class PredictionSettings(BaseModel):
     """How large pictures are predicted, and what is cleaned away."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     overlap: float = Field(
         default=0.25, ge=0, lt=1, description="of neighbouring tiles, as a share of the input size"
@@ -149,6 +149,7 @@ class PredictionSettings(BaseModel):
     opening: int = Field(
         default=0,
         ge=0,
+        le=1024,
         description="masks: side in px of the square that a marked area must hold (published: 3); 0: any",
     )
     min_area: int = Field(
@@ -159,7 +160,7 @@ class PredictionSettings(BaseModel):
 class ExportSettings(BaseModel):
     """The Core ML package, and how closely it must agree with the checkpoint."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     precision: Literal["float16", "mixed", "float32"] = Field(
         default="float16",
@@ -198,10 +199,49 @@ class ExportSettings(BaseModel):
         return self.model_dump(include=set(names))
 
 
+class ReleaseSettings(BaseModel):
+    """When a new package replaces the shipped one, and how many are kept."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    margin: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="of test F1, or of several classes of the images' mean IoU: what a new package may lose at most",
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="with which it must be shown that it loses no more"
+    )
+    resamples: int = Field(default=2000, ge=100, description="of the test photos, by the bootstrap")
+    keep: int = Field(
+        default=5,
+        ge=0,
+        description="versions kept besides the shipped one and the newest rejected; those shipped before go first",
+    )
+    seed: int = Field(default=42, ge=0)
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What a decision depends on."""
+        return self.model_dump(exclude={"keep"})
+
+
+class AutomationSettings(BaseModel):
+    """When a recipe runs by itself, once its schedule or sensor is switched on."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    cron: str = Field(default="0 3 * * 1", description="of retraining: minute hour day month weekday, in UTC")
+    quiet_seconds: float = Field(
+        default=60, ge=0, description="that the raw folder must be at rest before the sensor starts a run"
+    )
+
+
 class RecipeSettings(BaseModel):
     """What a recipe file can set; every part has a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     source: SourceSettings = Field(default_factory=SourceSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
@@ -213,6 +253,8 @@ class RecipeSettings(BaseModel):
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
+    release: ReleaseSettings = Field(default_factory=ReleaseSettings)
+    automation: AutomationSettings = Field(default_factory=AutomationSettings)
     augmentation: AugmentationSettings | None = Field(
         default=None, description="of training samples that lie in a folder; none: they are as they are"
     )

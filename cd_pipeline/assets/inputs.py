@@ -148,7 +148,7 @@ def measured(
     """
     metrics = read_json(workspace.require(recipe, "test_predictions", "metrics.json"))
     threshold = chosen.threshold if chosen else None
-    if (metrics["checkpoint_version"], metrics["threshold"]) != (saved.version, threshold):
+    if (metrics.get("checkpoint_version"), metrics.get("threshold")) != (saved.version, threshold):
         raise _stale(workspace, recipe, "test_predictions", "another checkpoint or threshold")
     if metrics.get("mask_rule") != recipe.mask_rule:
         raise _stale(
@@ -190,11 +190,13 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: naming the file and the remedy.
     """
+    remedy = f"delete it and materialize {path.parent.name} again"
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        remedy = f"delete it and materialize {path.parent.name} again"
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found {type(content).__name__}, expected an object; {remedy}")
     return content
 
 

@@ -1,10 +1,17 @@
 """Writing whole files or none, and hashing."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MAX_BYTES = 1 << 32
+"""Most bytes of a picture file: what a TIFF can have."""
+MAX_TEXT_BYTES = 1 << 24
+"""Most bytes of a text file: of labels, or of names."""
 
 
 @contextmanager
@@ -31,6 +38,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write `content` to `path` as UTF-8, whole or not at all."""
     write_bytes(path, content.encode())
+
+
+def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a whole file of someone else's.
+
+    Args:
+        path: of the file, or of a link to it.
+        limit: the most bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no file but a folder, a pipe or a device, which may never
+            end; `strerror` is what is wrong.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file, but a folder, a pipe or a device", str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes, at most {limit} are read", str(path))
+    return path.read_bytes()
 
 
 def keep_only(folder: Path, names: set[str]) -> None:

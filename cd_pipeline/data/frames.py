@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cd_pipeline.data.files import atomic_path
+from cd_pipeline.data.manifest import DAMAGED, reason_of
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
@@ -21,7 +22,8 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
     try:
         return pd.read_parquet(path)
-    except (ValueError, OSError) as error:
+    except DAMAGED as error:
+        reason, asset = reason_of(error), path.parent.name
         raise ValueError(
-            f"{path}: not a readable Parquet file ({error}); delete it and materialize {path.parent.name} again"
+            f"{path}: not a readable Parquet file ({reason}); delete it and materialize {asset} again"
         ) from None

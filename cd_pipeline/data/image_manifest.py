@@ -169,7 +169,7 @@ def read_masked_images(path: Path) -> list[MaskedImage]:
         MaskedImage(
             **{**row, "class_pixels": tuple((item["index"], item["pixels"]) for item in row["class_pixels"])}
         )
-        for row in read_rows(path, MASKED_IMAGES)
+        for row in read_rows(path, MASKED_IMAGES, MaskedImage)
     ]
 
 
@@ -181,7 +181,7 @@ def write_labelled_images(path: Path, rows: Iterable[LabelledImage], plan_versio
 
 def read_labelled_images(path: Path, split: str | None = None) -> list[LabelledImage]:
     """Read the rows of a manifest, or those of one split, in the manifest's order."""
-    rows = read_rows(path, IMAGES)
+    rows = read_rows(path, IMAGES, LabelledImage)
     return [
         LabelledImage(**{**row, "class_pixels": tuple(row["class_pixels"])})
         for row in rows

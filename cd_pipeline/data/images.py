@@ -6,8 +6,10 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL.ImageFile import ImageFile
 
 from cd_pipeline.data.files import bytes_digest, write_bytes
+from cd_pipeline.data.header import BROKEN, is_torn, read_header, stated_size
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -18,6 +20,11 @@ LABEL_MIDDLE = 128
 """From here on a label value of 0..255 is change (published: above 0.5 of the range)."""
 MIN_SIDE = 16
 """Shortest side, in px, of a photo that can hold a change."""
+MAX_PIXELS = 1 << 29
+"""Most pixels of a picture, such as 23,000 x 23,000: 1.6 GB in RGB. A file of 100 kB can claim more than any
+memory holds; the largest picture of the field's data sets, WHU-CD uncut, has 32,507 x 15,354 px and passes."""
+EXTRA_SAMPLES, STRAIGHT_ALPHA = 338, 2
+"""A TIFF's tag, and its value that says that colours are stored as they are, whatever shows of them."""
 
 
 class PhotoError(ValueError):
@@ -37,14 +44,12 @@ def decode_photo(content: bytes, bits: int = 16) -> Image:
         HWC uint8 RGB, values in [0, 255].
 
     Raises:
-        PhotoError: the file is empty, cut short, not an image or smaller than 16 px on a side.
+        PhotoError: the file is empty, cut short, not an image, smaller than 16 px on a side or of more than
+            `MAX_PIXELS`.
     """
     if not content:
         raise PhotoError("empty file (0 bytes)")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:  # such as a header that asks for more than 2**30 px
-        raise PhotoError(f"refused by the decoder: {error.err}") from None
+    image = _decoded(content, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise PhotoError(f"cannot be decoded as an image ({len(content)} bytes): cut short or another format")
     height, width = image.shape[:2]
@@ -55,7 +60,7 @@ def decode_photo(content: bytes, bits: int = 16) -> Image:
 
 def _of_fewer_bits(content: bytes, image: Any, bits: int) -> Image:  # noqa: ANN401 - OpenCV's own type
     # in BGR: OpenCV 5.0 gives wrong bytes for 16-bit TIFF in RGB
-    deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    deep = _decoded(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if deep is None or deep.dtype != np.uint16:
         return np.asarray(image, np.uint8)
     scaled = np.minimum(np.asarray(deep, np.uint16) >> (bits - 8), 255).astype(np.uint8)
@@ -63,8 +68,12 @@ def _of_fewer_bits(content: bytes, image: Any, bits: int) -> Image:  # noqa: ANN
 
 
 def used_bits(content: bytes) -> int:
-    """Return how many bits the values of a picture that can be decoded need: 8, or up to 16 of a 16-bit one."""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    """Return how many bits the values of a picture that can be decoded need: 8, or up to 16 of a 16-bit one.
+
+    Raises:
+        PhotoError: of more than `MAX_PIXELS`, or refused by the decoder.
+    """
+    image = _decoded(content, cv2.IMREAD_UNCHANGED)
     return 8 if image is None or image.dtype != np.uint16 else max(8, int(image.max()).bit_length())
 
 
@@ -103,10 +112,13 @@ def read_mask(path: Path, remedy: str = "delete it and materialize its asset aga
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the mask is not there; materialize change_masks again")
-    mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
+    try:
+        mask = _decoded(path.read_bytes(), cv2.IMREAD_GRAYSCALE)
+    except PhotoError as error:
+        raise ValueError(f"{path}: {error}; {remedy}") from None
     if mask is None:
         raise ValueError(f"{path}: not a readable image; {remedy}")
-    return mask.astype(np.uint8, copy=False)
+    return np.asarray(mask, np.uint8)
 
 
 def decode_label(content: bytes) -> Image:
@@ -119,12 +131,9 @@ def decode_label(content: bytes) -> Image:
         HW uint8, 0 or 255; a value above the middle of its range is change.
 
     Raises:
-        PhotoError: not an image, in colour, or of other values.
+        PhotoError: not an image, in colour, of other values or of more than `MAX_PIXELS`.
     """
-    try:
-        stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    except cv2.error as error:  # as in decode_photo
-        raise PhotoError(f"refused by the decoder: {error.err}") from None
+    stored = _decoded(content, cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise PhotoError(f"cannot be decoded as an image ({len(content)} bytes)")
     if stored.dtype not in (np.uint8, np.uint16):
@@ -158,6 +167,47 @@ def read_label(path: Path, sha256: str | None = None) -> Image:
         return decode_label(content)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from None
+
+
+def too_large(size: tuple[int, int]) -> str:
+    """Return what is wrong with a picture of this width and height in px; "" if it can be decoded."""
+    width, height = size
+    if width * height <= MAX_PIXELS:
+        return ""
+    return (
+        f"{width}x{height} px, as its header says; at most {MAX_PIXELS} px are read: cut it into smaller ones"
+    )
+
+
+def _decoded(content: bytes, flags: int) -> Any:  # noqa: ANN401 - OpenCV's own type, or None
+    # The size is read first: decoders ask for the memory of all pixels that a header claims.
+    header = read_header(content)
+    size = stated_size(content, header)
+    if size is not None and (problem := too_large(size)):
+        raise PhotoError(problem)
+    if not content or is_torn(content):
+        return None
+    if header is not None and flags != cv2.IMREAD_GRAYSCALE and _has_straight_alpha(header):
+        return _colours(header)
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:  # such as a header that only OpenCV reads, of too many pixels
+        raise PhotoError(f"refused by the decoder: {' '.join(str(error.err).split())}") from None
+
+
+def _has_straight_alpha(header: ImageFile) -> bool:
+    if header.format != "TIFF" or header.mode != "RGBA":
+        return False
+    extra = header.getexif().get(EXTRA_SAMPLES)
+    return STRAIGHT_ALPHA in (extra if isinstance(extra, tuple) else (extra,))
+
+
+def _colours(picture: ImageFile) -> Image | None:
+    # RGB as stored, turned as its tag says; OpenCV's TIFF library multiplies it by the alpha channel
+    try:
+        return np.asarray(picture.convert("RGB"), np.uint8)
+    except BROKEN:
+        return None
 
 
 def _refuse_changed(path: Path, content: bytes, sha256: str | None) -> None:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from mimetypes import guess_type
 from pathlib import Path
 
+from cd_pipeline.data.files import MAX_TEXT_BYTES, read_regular
 from cd_pipeline.data.images import PICTURE_SUFFIXES
 
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
 """Not for labels: compression leaves values above 0 around every edge."""
+UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+"""Unicode categories of controls, marks of direction, private and half characters, and line separators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,14 @@ def read_names(path: Path) -> list[str] | None:
     """Return the names in a list, one a line, without the suffixes of pictures; None if there is no list.
 
     Raises:
-        ValueError: it is not UTF-8.
+        ValueError: it is not UTF-8, or cannot be read.
     """
     if not path.is_file():
         return None
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        names = [line.strip() for line in read_regular(path, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8; save it as UTF-8 text") from None
     return [
@@ -79,12 +84,28 @@ def require_source(root: Path, kind: str) -> None:
 
 def contents(folder: Path) -> str:
     """Name what is in a folder, for a message about what is not: up to 8 of it."""
-    return ", ".join(printable(path.name) for path in sorted(folder.iterdir())[:8]) or "nothing"
+    return ", ".join(one_line(path.name) for path in sorted(folder.iterdir())[:8]) or "nothing"
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, by name, without hidden ones; none if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
 
 
 def printable(name: str) -> str:
     """Return a file name as text that can be stored, whatever its bytes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def one_line(name: str) -> str:
+    """Return a file name for a message: line ends and what else does not show are escaped."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char
+        for char in printable(name)
+    )
 
 
 def composed(name: str) -> str:
@@ -94,7 +115,12 @@ def composed(name: str) -> str:
 
 def _by_stem(folder: Path, faults: list[tuple[str, str]], truth: str) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        faults.append((folder.name, f"a folder that cannot be read: {error.strerror}"))
+        return found
+    for path in paths:
         if path.name.startswith("."):
             continue
         if fault := _file_fault(path, truth):
@@ -123,6 +149,8 @@ def _problem(parts: Sequence[str], files: Sequence[Sequence[Path]]) -> str:
     if missing := [part for part, paths in of_parts if not paths]:
         return f"not in {', '.join(missing)}"
     twice = [
-        f"{part}: {', '.join(path.name for path in paths)}" for part, paths in of_parts if len(paths) > 1
+        f"{part}: {', '.join(one_line(path.name) for path in paths)}"
+        for part, paths in of_parts
+        if len(paths) > 1
     ]
     return f"more than one file in {'; '.join(twice)}" if twice else ""

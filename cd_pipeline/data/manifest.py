@@ -7,7 +7,8 @@ Image columns of the pair manifest hold references, `source:<path>` under the us
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,9 @@ from cd_pipeline.data.task import MaskForm
 from cd_pipeline.data.two_date import TwoDatePair
 
 Row = dict[str, Any]
+
+DAMAGED = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+"""What Arrow and pandas raise for files that are cut short, damaged or foreign."""
 
 BOX = pa.struct(
     [
@@ -259,23 +263,37 @@ class ManifestError(ValueError):
     """A manifest that cannot be read; the message names the file and the remedy."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, in a line of at most 160 characters."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write rows as Parquet, whole or not at all; the same rows give the same bytes."""
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
 
 
-def read_rows(path: Path, schema: pa.Schema) -> list[Row]:
+def read_rows(path: Path, schema: pa.Schema, kind: type[Any]) -> list[Row]:
     """Read a manifest.
 
+    Args:
+        path: of the Parquet file.
+        schema: that it must have.
+        kind: the dataclass of a row; a column can be empty where its field can be None.
+
     Raises:
-        ManifestError: not a Parquet file, or columns of another version.
+        ManifestError: not a Parquet file, damaged, columns of another version, or a value missing.
     """
-    table = _read(path, pq.read_table)
-    if not table.schema.equals(schema):
-        missing = sorted(set(schema.names) - set(table.schema.names))
+    found = _read(path, pq.read_schema)
+    if not found.equals(schema):
+        missing = sorted(set(schema.names) - set(found.names))
         raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
-    rows: list[Row] = table.to_pylist()
+    rows: list[Row] = _read(path, _read_whole)
+    needed = {name for name, hint in get_type_hints(kind).items() if NoneType not in get_args(hint)}
+    for name in schema.names:
+        if name in needed and (empty := [number for number, row in enumerate(rows) if _is_empty(row[name])]):
+            raise ManifestError(f"{path}: row {empty[0]} has no {name}; delete it and {_remedy(path)}")
     return rows
 
 
@@ -286,7 +304,7 @@ def write_photos(path: Path, photos: Iterable[Photo]) -> None:
 
 def read_photos(path: Path) -> list[Photo]:
     """Read a table written by `write_photos`."""
-    return [_from_row(Photo, row) for row in read_rows(path, PHOTOS)]
+    return [_from_row(Photo, row) for row in read_rows(path, PHOTOS, Photo)]
 
 
 def write_two_date(path: Path, pairs: Iterable[TwoDatePair]) -> None:
@@ -296,7 +314,7 @@ def write_two_date(path: Path, pairs: Iterable[TwoDatePair]) -> None:
 
 def read_two_date(path: Path) -> list[TwoDatePair]:
     """Read a table written by `write_two_date`."""
-    return [TwoDatePair(**row) for row in read_rows(path, TWO_DATE_PAIRS)]
+    return [TwoDatePair(**row) for row in read_rows(path, TWO_DATE_PAIRS, TwoDatePair)]
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair], plan_version: str = "") -> None:
@@ -312,22 +330,38 @@ def plan_version_of(path: Path) -> str:
         ManifestError: not a Parquet file.
     """
     metadata: dict[bytes, bytes] = _read(path, pq.read_schema).metadata or {}
-    return metadata.get(PLAN_VERSION.encode(), b"").decode()
+    return metadata.get(PLAN_VERSION.encode(), b"").decode(errors="replace")
 
 
 def read_pairs(path: Path, split: str | None = None) -> list[Pair]:
     """Read the pairs of a manifest, or those of one split, in the manifest's order."""
-    rows = read_rows(path, PAIRS)
+    rows = read_rows(path, PAIRS, Pair)
     return [_from_row(Pair, row) for row in rows if split is None or row["split"] == split]
 
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - what the reader returns
     try:
         return reader(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except DAMAGED as error:
         raise ManifestError(
-            f"{path}: not a readable Parquet file ({error}); delete it and {_remedy(path)}"
+            f"{path}: not a readable Parquet file ({reason_of(error)}); delete it and {_remedy(path)}"
         ) from None
+
+
+def _read_whole(path: Path) -> list[Row]:
+    # ParquetFile and not read_table, which takes columns from the names of folders such as a=1/
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    table.validate(full=True)
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def _is_empty(value: object) -> bool:
+    # or has an empty part: no list or struct of a needed column can
+    if isinstance(value, dict):
+        value = list(value.values())
+    return any(map(_is_empty, value)) if isinstance(value, list) else value is None
 
 
 def _from_row(kind: type[Any], row: Row) -> Any:  # noqa: ANN401 - Photo or Pair, by `kind`

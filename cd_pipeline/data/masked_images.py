@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cd_pipeline.data.files import bytes_digest, digest
+from cd_pipeline.data.files import bytes_digest, digest, read_regular
 from cd_pipeline.data.images import Image, PhotoError, decode_label, decode_photo
-from cd_pipeline.data.listing import contents, match_files, printable, require_source
+from cd_pipeline.data.listing import contents, match_files, one_line, printable, require_source
 from cd_pipeline.data.photos import Photo
 from cd_pipeline.data.same_pictures import in_several_splits, with_kept
 from cd_pipeline.data.settings import SplitSettings
@@ -115,7 +115,7 @@ def find_data_sets(root: Path) -> list[str]:
     if all((root / part).is_dir() for part in PARTS):
         if inner:
             raise ValueError(
-                f"{root}: found images/ and masks/ beside data set {inner[0]}; move one elsewhere"
+                f"{root}: found images/ and masks/ beside data set {one_line(inner[0])}; move one elsewhere"
             )
         return [""]
     if not inner:
@@ -228,7 +228,7 @@ def leaking_images(images: Sequence[MaskedImage]) -> list[list[str]]:
 
 def label_of(row: MaskedImage) -> str:
     """Name a row for a message: split, data set and name, as far as it has them."""
-    return "/".join(part for part in (row.split, row.dataset, row.name) if part)
+    return "/".join(one_line(part) for part in (row.split, row.dataset, row.name) if part)
 
 
 def _binary_indices(content: bytes) -> Image:
@@ -241,21 +241,21 @@ def _read_candidate(
     paths, contents, decoded = (row.image, row.mask), [], []
     for path in paths:
         try:
-            contents.append((root / path).read_bytes())
+            contents.append(read_regular(root / path))
         except OSError as error:
-            return replace(row, reason=f"{path}: cannot be read: {error.strerror}")
+            return replace(row, reason=f"{one_line(path)}: cannot be read: {error.strerror}")
     row = replace(row, image_sha256=bytes_digest(contents[0]), mask_sha256=bytes_digest(contents[1]))
     for path, decode, content in zip(paths, (decode_photo, decode_mask), contents, strict=True):
         try:
             decoded.append(decode(content))
         except PhotoError as error:
-            return replace(row, reason=f"{path}: {error}")
+            return replace(row, reason=f"{one_line(path)}: {error}")
     image, mask = decoded
     height, width = image.shape[:2]
     row = replace(row, width=width, height=height, pixels_sha256=digest(image.shape, image.tobytes()))
     if mask.shape != (height, width):
         sizes = f"{width}x{height} and {mask.shape[1]}x{mask.shape[0]}"
-        return replace(row, reason=f"{row.mask}: image and mask must be of one size, found {sizes}")
+        return replace(row, reason=f"{one_line(row.mask)}: image and mask must be of one size, found {sizes}")
     counts = [int(count) for count in np.bincount(mask.ravel())]
     present = tuple((index, count) for index, count in enumerate(counts) if count and index != void)
     return replace(row, class_pixels=present, void_pixels=mask.size - sum(count for _, count in present))

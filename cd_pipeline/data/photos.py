@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cd_pipeline.data.files import bytes_digest, digest
+from cd_pipeline.data.files import MAX_TEXT_BYTES, bytes_digest, digest, read_regular
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
-from cd_pipeline.data.listing import composed, printable
+from cd_pipeline.data.listing import composed, contents, one_line, printable
 
 TREES = ("trainval", "test")
+MAX_DEPTH = 16
+"""Folders in folders that are looked into, to name what lies too deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,8 @@ def find_trees(root: Path) -> tuple[str, ...]:
         return TREES
     if (root / "images").is_dir():
         return ("",)
-    found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     raise FileNotFoundError(
-        f"{root}: found {found}; expected images/<class>/ and labels/<class>/, "
+        f"{root}: found {contents(root)}; expected images/<class>/ and labels/<class>/, "
         "directly in it or inside both trainval/ and test/"
     )
 
@@ -119,7 +120,7 @@ def read_candidate(root: Path, candidate: Photo) -> Photo:
     if candidate.reason is not None:
         return candidate
     try:
-        content = (root / candidate.path).read_bytes()
+        content = read_regular(root / candidate.path)
     except OSError as error:
         return replace(candidate, reason=f"cannot be read: {error.strerror}")
     photo = replace(candidate, sha256=bytes_digest(content))
@@ -135,9 +136,9 @@ def read_candidate(root: Path, candidate: Photo) -> Photo:
 def _with_labels(root: Path, photo: Photo) -> Photo:
     if not photo.label_path:
         expected = PurePosixPath("labels", photo.class_name, PurePosixPath(photo.path).stem + ".txt")
-        return replace(photo, reason=f"no label file {PurePosixPath(photo.tree, expected)}")
+        return replace(photo, reason=f"no label file {one_line(str(PurePosixPath(photo.tree, expected)))}")
     try:
-        content = (root / photo.label_path).read_bytes()
+        content = read_regular(root / photo.label_path, MAX_TEXT_BYTES)
     except OSError as error:
         return replace(photo, reason=f"label file cannot be read: {error.strerror}")
     boxes, dropped = parse_labels(content.decode("utf-8-sig", errors="replace"))
@@ -165,15 +166,19 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
             height=0,
             boxes=(),
             dropped_labels=(),
-            reason=_layout_fault(inner),
+            reason=_layout_fault(path, inner),
         )
 
 
-def _layout_fault(inner: Path) -> str | None:
+def _layout_fault(path: Path, inner: Path) -> str | None:
     if printable(str(inner)) != str(inner):
         return "the name is not UTF-8 text; rename the file"
+    if _is_folder(path):
+        return (
+            "a folder that is not looked into: it cannot be read, is too deep, or a link below a class folder"
+        )
     if inner.suffix.lower() not in PHOTO_SUFFIXES:
-        return f"unsupported file type {inner.suffix or '(none)'}; use {', '.join(sorted(PHOTO_SUFFIXES))}"
+        return f"unsupported file type {one_line(inner.suffix) or '(none)'}; use {', '.join(sorted(PHOTO_SUFFIXES))}"
     if len(inner.parts) != 2:
         return "not directly in a class folder; expected images/<class>/<photo>"
     return None
@@ -184,15 +189,33 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    # Follows links to folders, which Path.rglob leaves out; `above` stops a link that leads back up.
+    # Yields files, and folders that are not looked into. Links to class folders are followed, which Path.rglob
+    # does not; `above` stops one that leads back up, and deeper ones could double the paths at every level.
     real = folder.resolve()
-    for path in folder.iterdir() if real not in above else ():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
+    if real in above:
+        return
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        yield folder
+        return
+    for path in entries:
+        if _is_folder(path) and not _leads_too_far(path, above):
             yield from _walk(path, (*above, real))
-        elif path.is_file() or path.is_symlink():
+        else:
             yield path
+
+
+def _leads_too_far(folder: Path, above: tuple[Path, ...]) -> bool:
+    linked_below = bool(above) and folder.is_symlink() and folder.resolve() not in above
+    return linked_below or len(above) >= MAX_DEPTH
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder above it may be listed, and not be entered
+        return False
 
 
 def _label_key(labels: Path, path: Path) -> str:
@@ -215,5 +238,6 @@ def _nothing_usable(root: Path, inventory: Inventory) -> str:
         return f"{root}: no photos in images/<class>/; add {', '.join(sorted(PHOTO_SUFFIXES))} files"
     first = inventory.photos[0]
     return (
-        f"{root}: none of {len(inventory.photos)} files can be used; the first: {first.path}: {first.reason}"
+        f"{root}: none of {len(inventory.photos)} files can be used; "
+        f"the first: {one_line(first.path)}: {first.reason}"
     )

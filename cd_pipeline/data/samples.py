@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -64,13 +64,19 @@ class Roots:
         """Return the path of `source:<path>` or `workspace:<path>`.
 
         Raises:
-            ValueError: another scheme.
+            ValueError: another scheme, or a path that leads out of its root; links in a root are followed.
         """
         scheme, _, path = reference.partition(":")
         roots: Mapping[str, Path] = {"source": self.source, "workspace": self.workspace}
         if scheme not in roots:
             raise ValueError(f"reference {reference!r}: expected source:<path> or workspace:<path>")
-        return roots[scheme] / path
+        relative = PurePath(path)
+        if not relative.parts or relative.is_absolute() or ".." in relative.parts or "\0" in path:
+            raise ValueError(
+                f"reference {reference!r}: expected a path below {roots[scheme]}, without `..`; "
+                "materialize all assets again, from the first one on"
+            )
+        return roots[scheme] / relative
 
 
 def load_sample(example: Example, roots: Roots) -> Sample:

@@ -12,7 +12,7 @@ IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 class SplitSettings(BaseModel):
     """How photos are divided. The published split is `floor(0.8 n)` of each class to train, seed 42."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(default=42, ge=0)
     train_share: float = Field(default=0.8, gt=0, lt=1, description="of the photos that are not in test")
@@ -29,9 +29,9 @@ class SplitSettings(BaseModel):
 class InputSettings(BaseModel):
     """The network's input."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    size: int = Field(default=256, ge=32, multiple_of=32, description="side in px of the square input")
+    size: int = Field(default=256, ge=32, le=16_384, multiple_of=32, description="side in px of the square input")
     fit: Literal["resize", "tile"] = Field(
         default="resize",
         description="resize: pictures are resized to it; tile (two_date, masked_images, voc): they keep their "
@@ -78,7 +78,7 @@ PUBLISHED_AUGMENTATION: dict[str, Any] = {
 class AugmentationSettings(BaseModel):
     """How training samples are varied, anew in every epoch: geometry together, light and colour a picture."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     preset: Literal["varied", "published"] = Field(
         default="varied", description="published: a horizontal flip alone; what is set beside it goes first"

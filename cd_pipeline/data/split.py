@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from cd_pipeline.data.files import digest
+from cd_pipeline.data.listing import one_line
 from cd_pipeline.data.photos import Photo
 from cd_pipeline.data.settings import SplitSettings
 
@@ -60,7 +61,9 @@ def quarantine_duplicates(photos: list[Photo], settings: SplitSettings) -> list[
     result: list[Photo] = []
     for photo in sorted(photos, key=lambda photo: (not is_test(photo, settings), photo.path)):
         kept = first.setdefault(photo.pixels_sha256, photo) if photo.reason is None else photo
-        result.append(photo if kept is photo else replace(photo, reason=f"same picture as {kept.path}"))
+        result.append(
+            photo if kept is photo else replace(photo, reason=f"same picture as {one_line(kept.path)}")
+        )
     return sorted(result, key=lambda photo: photo.path)
 
 

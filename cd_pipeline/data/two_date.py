@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cd_pipeline.data.files import bytes_digest, digest
+from cd_pipeline.data.files import bytes_digest, digest, read_regular
 from cd_pipeline.data.images import (
     Image,
     PhotoError,
@@ -21,7 +21,7 @@ from cd_pipeline.data.images import (
     read_photo,
     used_bits,
 )
-from cd_pipeline.data.listing import absent, contents, match_files, read_names, require_source
+from cd_pipeline.data.listing import absent, contents, match_files, one_line, read_names, require_source
 from cd_pipeline.data.same_pictures import in_several_splits, with_kept
 from cd_pipeline.data.split import SPLITS
 
@@ -60,7 +60,7 @@ class PairFolder:
     @property
     def problems(self) -> list[str]:
         """A sentence for each fault."""
-        return [f"{name}: {reason}" for name, reason in self.faults]
+        return [f"{one_line(name)}: {reason}" for name, reason in self.faults]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def scan_two_date(
     counts = {split: sum(pair.split == split for pair in inventory.usable) for split in SPLITS}
     if not all(counts.values()):
         shown = ", ".join(f"{split} {count}" for split, count in counts.items())
-        faults = "; ".join(f"{p.split}/{p.name}: {p.reason}" for p in inventory.quarantined[:3])
+        faults = "; ".join(f"{p.split}/{one_line(p.name)}: {p.reason}" for p in inventory.quarantined[:3])
         raise ValueError(f"{root}: every part needs a usable pair, found {shown}; {faults or 'add pairs'}")
     return inventory
 
@@ -248,9 +248,9 @@ def _row(root: Path, split: str, name: str, files: PairFiles | None, reason: str
 
 def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
     try:
-        contents = [path.read_bytes() for path in (files.before, files.after, files.label)]
+        contents = [read_regular(path) for path in (files.before, files.after, files.label)]
     except OSError as error:
-        return replace(pair, reason=f"{error.filename}: cannot be read: {error.strerror}")
+        return replace(pair, reason=f"{one_line(str(error.filename))}: cannot be read: {error.strerror}")
     hashes = [bytes_digest(content) for content in contents]
     pair = replace(pair, before_sha256=hashes[0], after_sha256=hashes[1], label_sha256=hashes[2])
     decoded = []
@@ -276,7 +276,7 @@ def _read_candidate(pair: TwoDatePair, files: PairFiles) -> TwoDatePair:
 
 def _without_duplicates(pairs: Sequence[TwoDatePair]) -> list[TwoDatePair]:
     result = (
-        pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{kept.name}")
+        pair if kept is pair else replace(pair, reason=f"same pictures as {kept.split}/{one_line(kept.name)}")
         for pair, kept in with_kept(pairs, _pictures, lambda pair: (pair.name,))
     )
     return sorted(result, key=lambda pair: (pair.split, pair.name))

@@ -4,8 +4,6 @@ The lists, `ImageSets/Segmentation/{train,val,test}.txt`, hold a name a line; an
 mask is a palette PNG, or a grey one: what counts is each pixel's index, never its colour.
 """
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -13,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Picture
+from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cd_pipeline.data.classes import VOID
 from cd_pipeline.data.files import bytes_digest
-from cd_pipeline.data.images import Image, PhotoError
-from cd_pipeline.data.listing import absent, contents, printable, read_names, require_source
+from cd_pipeline.data.header import BROKEN
+from cd_pipeline.data.images import Image, PhotoError, too_large
+from cd_pipeline.data.listing import absent, contents, folders_in, printable, read_names, require_source
 from cd_pipeline.data.masked_images import (
     MaskedImage,
     MaskedInventory,
@@ -35,18 +35,6 @@ DEPTH = 3
 """Folders below the root in which a tree is looked for: `VOCdevkit/VOC2012` and one more."""
 PACKED = {"L;2": 85, "L;4": 17}
 """The factor by which Pillow scales the values of grey PNGs of 2 and 4 bits."""
-BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow raises for files that are cut short or damaged."""
 
 
 def scan_voc(
@@ -99,7 +87,7 @@ def find_trees(root: Path) -> list[str]:
         FileNotFoundError: none holds both; naming what is there and what was expected.
     """
     require_source(root, "VOC tree")
-    trees = sorted(_walk(root, DEPTH))
+    trees = sorted(_walk(root, DEPTH, set()))
     if not any(all((tree / part).is_dir() for part in PARTS) for tree in trees):
         raise FileNotFoundError(
             f"{root}: found {contents(root)}; expected {PARTS[0]}/ and {PARTS[1]}/, "
@@ -230,28 +218,31 @@ def _candidates(root: Path, tree: str) -> Iterator[MaskedImage]:
         yield replace(row, reason=row.reason or f"in no list of {LISTS}/")
 
 
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
+def _walk(folder: Path, depth: int, seen: set[tuple[Path, int]]) -> Iterator[Path]:
+    # `seen` stops links from leading to one folder on ever more paths; of those the first by name counts
     if any((folder / part).is_dir() for part in PARTS):
         yield folder
-    elif depth:
-        for path in folder.iterdir():
-            if path.is_dir() and not path.name.startswith("."):
-                yield from _walk(path, depth - 1)
+    elif depth and (place := (folder.resolve(), depth)) not in seen:
+        seen.add(place)
+        for path in folders_in(folder):
+            yield from _walk(path, depth - 1, seen)
 
 
-def _open(content: bytes) -> tuple[Picture.Image, int]:
+def _open(content: bytes) -> tuple[ImageFile, int]:
     if not content:
         raise PhotoError("empty file (0 bytes)")
     try:
-        picture = Picture.open(BytesIO(content), formats=("PNG",))
+        picture = PngImageFile(BytesIO(content))
         scale = PACKED.get(str(picture.tile[0].args), 1)
-        picture.load()
-    except Picture.DecompressionBombError as error:
-        raise PhotoError(f"refused by the decoder: {error}") from None
+        problem = too_large(picture.size)
+        if not problem:
+            picture.load()
     except BROKEN:
         raise PhotoError(
             f"cannot be decoded as PNG ({len(content)} bytes): cut short or another format"
         ) from None
+    if problem:
+        raise PhotoError(problem)
     return picture, scale
 
 

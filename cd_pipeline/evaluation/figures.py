@@ -242,13 +242,13 @@ def gallery(rows: Sequence[Image], columns: int = 2, gap: int = 6) -> Image:
     return sheet
 
 
-def inline_jpeg(image: Image) -> bytes:
-    """Encode HWC uint8 RGB as a JPEG of at most 70 kB, smaller and coarser until it fits."""
+def inline_jpeg(image: Image, limit: int = INLINE_BYTES) -> bytes:
+    """Encode HWC uint8 RGB as a JPEG of at most `limit` bytes (1,000 at least), smaller and coarser until it fits."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     while True:
         for quality in (85, 70, 55):
             content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(content) <= INLINE_BYTES:
+            if len(content) <= limit:
                 return content
         bgr = cv2.resize(bgr, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
 

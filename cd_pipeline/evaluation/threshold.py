@@ -38,11 +38,22 @@ class ChosenThreshold:
             ValueError: naming the file and the remedy.
         """
         try:
-            return cls(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+            found = cls(**json.loads(path.read_text()))
+            found._refuse_other_values()
+        except (ValueError, TypeError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:160]
             raise ValueError(
-                f"{path}: not a threshold file ({error}); delete it and materialize threshold again"
+                f"{path}: not a threshold file ({reason}); delete it and materialize threshold again"
             ) from None
+        return found
+
+    def _refuse_other_values(self) -> None:
+        for name in ("threshold", "f1", "iou", "precision", "recall"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ValueError(f"{name}: found {value!r}, expected a number in [0, 1]")
+        if not isinstance(self.checkpoint_version, str) or not isinstance(self.chosen_by, dict):
+            raise ValueError("checkpoint_version must be text, chosen_by a mapping")
 
 
 class ScoredSample(NamedTuple):

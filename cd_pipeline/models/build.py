@@ -72,7 +72,15 @@ def load_start(model: Network, path: Path, logger: logging.Logger) -> None:
         raise FileNotFoundError(f"{path}: no such file; set model.start_from to a state dict, or to null")
     try:
         dropped = model.load_published_state(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = str(error).splitlines()[0][:200]
         raise ValueError(f"{path}: model.start_from is not a state dict of this network ({reason})") from None
     logger.info(f"starting from {path}; {len(dropped)} unused tensors dropped")

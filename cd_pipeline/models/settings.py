@@ -37,7 +37,7 @@ ONE_IMAGE_NETWORKS = ("unet", "unet_plus_plus", "attention_unet", "resunet", "re
 class ModelSettings(BaseModel):
     """The network of a recipe."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: Literal[
         "tiny_change_unet",

@@ -29,7 +29,7 @@ SHAPE_WEIGHTS = {"rectangle": 3.0, "ellipse": 2.0, "polygon": 2.0, "cutout": 3.0
 class PublishedSynthesis(BaseModel):
     """One pair a photo: rectangles on labelled boxes, in an otherwise identical photo."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     preset: Literal["published"] = "published"
     seed: int = Field(default=42, ge=0)
@@ -105,7 +105,7 @@ class NuisanceSettings(BaseModel):
 class RealisticSynthesis(BaseModel):
     """Several pairs a photo: crops with changes of any shape anywhere, under different nuisance."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     preset: Literal["realistic"]
     seed: int = Field(default=42, ge=0)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ from cd_pipeline.models.network import Network
 from cd_pipeline.models.settings import ModelSettings
 
 FORMAT = 2
+KINDS: dict[str, type] = {
+    "weights": dict,
+    "recipe": dict,
+    "history": list,
+    "versions": dict,
+    "pretrained": bool,
+    "data_version": str,
+    "best_epoch": int,
+    "task": dict,
+}
+"""Of the fields in the file."""
 
 
 class CheckpointError(ValueError):
@@ -49,11 +61,19 @@ class Checkpoint:
         """Build the network with these weights, in evaluation mode on the CPU.
 
         Raises:
-            CheckpointError: the weights are of another version of the network.
+            CheckpointError: the weights are of another version of the network, or its settings are.
         """
-        model = build_model(
-            ModelSettings(**self.recipe["model"]), Task(**self.task), InputSettings(**self.recipe["input"])
-        )
+        try:
+            model = build_model(
+                ModelSettings(**self.recipe["model"]),
+                Task(**self.task),
+                InputSettings(**self.recipe["input"]),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"model.pt: settings of another network ({reason}); materialize checkpoint again"
+            ) from None
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -94,19 +114,56 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; no code in it is run.
 
     Raises:
+        FileNotFoundError: there is no such file.
         CheckpointError: not a checkpoint of this format.
     """
     remedy = "delete it and materialize checkpoint again"
     try:
+        _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except FileNotFoundError:
         raise
     except Exception as error:  # the unpickler fails in many ways on foreign bytes
-        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error)[:120]}); {remedy}") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}; {remedy}")
-    expected = {part.name for part in fields(Checkpoint)}
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); {remedy}") from None
+    if problem := _problem(content):
+        raise CheckpointError(f"{path}: not a checkpoint of {problem}; {remedy}")
+    return Checkpoint(**{name: value for name, value in content.items() if name != "format"})
+
+
+def _refuse_packed(path: Path) -> None:
+    # What torch saves is a zip whose parts are as long as their bytes; a packed one could hold gigabytes.
+    with ZipFile(path) as file:
+        parts = file.infolist()
+    size = path.stat().st_size
+    if (
+        any(part.compress_type != ZIP_STORED for part in parts)
+        or sum(part.file_size for part in parts) > size
+    ):
+        raise ValueError("its parts are compressed, or overlap")
+
+
+def _problem(content: object) -> str:
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or type(found) is not int or found != FORMAT:
+        return f"format {FORMAT}"
+    expected = {"format", *(part.name for part in fields(Checkpoint))}
     if set(content) != expected:
-        wrong = sorted(set(content) ^ expected)
-        raise CheckpointError(f"{path}: not a checkpoint of this version (fields {wrong}); {remedy}")
-    return Checkpoint(**content)
+        return f"this version (fields {sorted(map(str, set(content) ^ expected))})"
+    if other := [name for name, kind in KINDS.items() if not isinstance(content[name], kind)]:
+        return f"this version (values of another type in {', '.join(other)})"
+    if strange := [name for name, value in content["weights"].items() if not _is_plain(name, value)]:
+        return f"this version (no plain array in weights, at {str(strange[0])[:80]!r})"
+    return ""
+
+
+def _is_plain(name: object, value: object) -> bool:
+    # neither sparse nor quantized nor without data, nor one number that poses as many
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.is_contiguous()
+    )

@@ -4,6 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+CODE_VERSION = 1
+"""Raised when training makes other weights of the same data, settings and package versions."""
+PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
+"""The packages whose versions trained weights depend on."""
 LossName = Literal[
     "bce",
     "ce",
@@ -135,11 +139,11 @@ PRESETS["two_date"] = {**PRESETS["rooms"], "epochs": 60, "sample_epochs": 30, "l
 class SweepSettings(BaseModel):
     """The thresholds that are tried; published: 40 values in [0.02, 0.40]."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     low: float = Field(default=0.02, gt=0, lt=1)
     high: float = Field(default=0.40, gt=0, lt=1)
-    steps: int = Field(default=40, ge=2)
+    steps: int = Field(default=40, ge=2, le=10_001)
 
     @model_validator(mode="after")
     def _ordered(self) -> "SweepSettings":
@@ -154,15 +158,15 @@ class TrainingSettings(BaseModel):
     Settings that the chosen loss or schedule has no use for are not looked at.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     preset: Literal["published", "rooms", "siamese", "two_date", "cracks", "toolbox", "voc"] = "published"
     seed: int = Field(default=42, ge=0)
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=40, ge=1, le=100_000)
     sample_epochs: int | None = Field(
         default=None, ge=1, description="instead of epochs, on drawn sample data; none: the same"
     )
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=65_536)
     optimizer: Literal["adamw", "adam"] = Field(
         default="adamw",
         description="what weight decay is differs: adamw shrinks the weights, adam adds L2 to the gradient",

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cd_pipeline.data.files import (
     digest,
     file_digest,
     keep_only,
+    read_regular,
     seed_of,
     write_bytes,
     write_text,
@@ -86,3 +88,23 @@ def test_file_digest_is_sha256_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(content)
     assert file_digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless", "."):
+        with pytest.raises(OSError, match="no regular file, but a folder, a pipe or a device"):
+            read_regular(tmp_path / name)
+
+
+def test_a_file_of_more_bytes_than_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_regular(path, limit=5) == b"12345"
+    with pytest.raises(OSError, match="5 bytes, at most 4 are read"):
+        read_regular(path, limit=4)
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # takes no space
+    with pytest.raises(OSError, match="1099511627776 bytes, at most 4294967296 are read"):
+        read_regular(path)

@@ -1,6 +1,9 @@
+import functools
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +12,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from cd_pipeline.data import images
 from cd_pipeline.data.files import bytes_digest
 from cd_pipeline.data.images import (
+    MAX_PIXELS,
     PhotoError,
     decode_label,
     decode_photo,
@@ -20,8 +27,10 @@ from cd_pipeline.data.images import (
     read_label,
     read_mask,
     read_photo,
+    used_bits,
     write_png,
 )
+from cd_pipeline.data.voc import decode_indices
 from cd_pipeline_tests.drawn import Pixels, draw_photo
 
 PIXELS = draw_photo(np.random.default_rng(5), (50, 40))[0]
@@ -129,7 +138,9 @@ def png_header(width: int, height: int, depth: int = 8) -> bytes:
 
 
 def test_a_header_that_claims_ten_gigapixels_is_refused() -> None:
-    with pytest.raises(PhotoError, match="refused by the decoder"):
+    with pytest.raises(
+        PhotoError, match="100000x100000 px, as its header says; at most 536870912 px are read"
+    ):
         decode_photo(png(png_header(100_000, 100_000), b"0" * 100))
 
 
@@ -282,7 +293,9 @@ def test_what_is_no_picture_is_no_label(content: bytes) -> None:
 
 
 def test_a_label_whose_header_claims_ten_gigapixels_is_refused() -> None:
-    with pytest.raises(PhotoError, match="refused by the decoder"):
+    with pytest.raises(
+        PhotoError, match="100000x100000 px, as its header says; at most 536870912 px are read"
+    ):
         decode_label(png(png_header(100_000, 100_000), b"0" * 100))
 
 
@@ -348,3 +361,175 @@ def test_a_16_bit_rgb_tiff_becomes_8_bit_rgb() -> None:
 def test_a_tiff_of_fractions_is_refused() -> None:
     with pytest.raises(PhotoError, match="cannot be decoded"):
         decode_photo(encoded(Image.fromarray(PIXELS[..., 0].astype(np.float32) / 255), "TIFF"))
+
+
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be decoded: what is refused, is refused before."""
+
+    def fail(*arguments: object) -> None:
+        raise AssertionError("the decoder was asked")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    monkeypatch.setattr(TiffImageFile, "load", fail)
+    monkeypatch.setattr(PngImageFile, "load", fail)
+
+
+READERS = [decode_photo, decode_label, used_bits]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF"])
+def test_pictures_of_too_many_pixels_are_refused_by_their_header(
+    no_decoder: None, monkeypatch: pytest.MonkeyPatch, kind: str, mode: str, read: Callable[[bytes], object]
+) -> None:
+    picture = Image.new("L" if kind == "JPEG" else mode, (50, 40))
+    content = encoded(picture, kind)
+    monkeypatch.setattr(images, "MAX_PIXELS", 50 * 40 - 1)
+    with pytest.raises(PhotoError, match="50x40 px, as its header says; at most 1999 px are read: cut it"):
+        read(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+def test_a_picture_of_as_many_pixels_as_are_read_is_read(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 50 * 40)
+    assert decode_photo(encoded(Image.new("RGB", (50, 40)), kind)).shape == (40, 50, 3)
+
+
+def test_the_largest_picture_of_the_fields_data_sets_is_within_the_limit() -> None:
+    assert 32_507 * 15_354 <= MAX_PIXELS < 30_000 * 30_000
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A PNG of 30,000x30,000 black pixels of 1 bit."""
+    packer = zlib.compressobj(9)
+    line = bytes(30_000 // 8 + 1)
+    lines = b"".join(packer.compress(line * 3_000) for _ in range(10)) + packer.flush()
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", lines), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+
+
+@pytest.mark.parametrize("read", [*READERS, decode_indices])
+def test_a_bomb_of_100_kb_is_refused_without_decoding_it(
+    no_decoder: None, read: Callable[[bytes], object]
+) -> None:
+    assert len(bomb()) < 120_000
+    with pytest.raises(PhotoError, match="30000x30000 px"):
+        read(bomb())
+
+
+def test_a_header_that_pillow_refuses_does_not_hide_the_size_of_a_png(no_decoder: None) -> None:
+    content = bytearray(png(png_header(30_000, 30_000), b"0" * 100))
+    content[29] ^= 1  # the checksum of the header
+    with pytest.raises(PhotoError, match="30000x30000 px"):
+        decode_photo(bytes(content))
+
+
+def test_the_decoders_own_limit_is_the_same_for_headers_that_it_alone_reads() -> None:
+    code = (
+        "from cd_pipeline.data.images import PhotoError, decode_photo\n"
+        "try:\n    decode_photo(b'P6 30000 30000 255\\n' + bytes(100))\n"
+        "except PhotoError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("refused by the decoder: ")
+    assert "MAX_IMAGE_PIXELS" in done.stdout
+
+
+@pytest.mark.parametrize("read", READERS[:2])
+@pytest.mark.parametrize("name", [b"tEXt", b"IDAT", b"PLTE"])
+def test_a_png_whose_chunk_claims_gigabytes_is_refused_without_asking_for_them(
+    no_decoder: None, name: bytes, read: Callable[[bytes], object]
+) -> None:
+    whole = encoded(Image.fromarray(PIXELS), "PNG")
+    claim = struct.pack(">I", 0x7FFFFFFF) + name + bytes(20)
+    with pytest.raises(PhotoError, match=r"cannot be decoded as an image \(\d+ bytes\)"):
+        read(whole[:33] + claim + whole[33:])
+
+
+def test_what_follows_the_end_of_a_png_does_not_matter() -> None:
+    whole = encoded(Image.fromarray(PIXELS), "PNG")
+    np.testing.assert_array_equal(decode_photo(whole + b"\xff" * 50), PIXELS)
+
+
+@pytest.mark.parametrize("content", [png(png_header(100_000, 100_000), b"0"), b"P6 99999 99999 255\n"])
+def test_a_mask_of_too_many_pixels_names_the_file_and_the_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mask\.png: .*; delete it and materialize its asset again"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("transform", [None, 0, 2])
+def test_a_cmyk_jpeg_decodes_as_pillow_does(transform: int | None) -> None:
+    """Of the three forms: without Adobe's mark, CMYK and YCCK."""
+    content = bytearray(encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=95))
+    mark = content.index(b"Adobe")
+    if transform is None:
+        del content[mark - 4 : mark + 12]
+    else:
+        content[mark + 11] = transform
+    np.testing.assert_allclose(decode_photo(content).astype(int), as_pillow_sees(content), atol=2)
+
+
+RAMP = np.tile(np.linspace(0, 255, PIXELS.shape[1]).astype(np.uint8), (PIXELS.shape[0], 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("TIFF", {}), ("BMP", {}), ("WEBP", {"lossless": True, "exact": True})],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_half_transparent_pixels_keep_their_colour(
+    kind: str, options: dict[str, object], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.dstack([PIXELS, RAMP]))
+    turned = {} if kind == "BMP" else {"exif": exif}
+    content = encoded(picture, kind, **options, **turned)
+    expected = PIXELS if kind == "BMP" or orientation == 1 else np.rot90(PIXELS, -1)
+    np.testing.assert_array_equal(decode_photo(content), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_label_of_half_transparent_pixels_is_read_whole(kind: str) -> None:
+    grey = np.where(CHANGED, 255, 0).astype(np.uint8)
+    assert_read_as_changed(encoded(Image.fromarray(np.dstack([grey, grey, grey, RAMP])), kind))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_16_bit_pictures_keep_the_colour_of_transparent_pixels(suffix: str, bits: int) -> None:
+    deep = np.dstack([PIXELS[..., ::-1], RAMP]).astype(np.uint16) * (257 if bits == 16 else 1)
+    content = cv2.imencode(suffix, deep)[1].tobytes()
+    np.testing.assert_array_equal(decode_photo(content, bits), PIXELS)
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 160, 10))])
+def test_a_palette_png_with_transparency_keeps_its_colours(transparency: int | bytes) -> None:
+    content = encoded(Image.fromarray(PIXELS).quantize(16), "PNG", transparency=transparency)
+    plain = encoded(Image.fromarray(PIXELS).quantize(16), "PNG")
+    np.testing.assert_array_equal(decode_photo(content), as_pillow_sees(plain))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_of_several_pictures_in_a_file_the_first_is_taken(kind: str, options: dict[str, object]) -> None:
+    frames = [Image.fromarray(np.roll(PIXELS, 7 * shift, axis=1)) for shift in range(3)]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decode_photo(content), PIXELS)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_orientation_that_does_not_exist_turns_nothing(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(PIXELS), kind, exif=exif)
+    np.testing.assert_allclose(decode_photo(content).astype(int), as_pillow_sees(content), atol=2)

@@ -239,7 +239,7 @@ def test_an_unreadable_file_is_an_error_with_file_and_remedy(tmp_path: Path, con
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=r"pairs\.parquet: not a readable.*materialize pair_manifest"):
-        read_rows(path, PAIRS)
+        read_rows(path, PAIRS, Pair)
 
 
 def test_a_file_cut_short_is_an_error_with_file_and_remedy(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_file_cut_short_is_an_error_with_file_and_remedy(tmp_path: Path) -> No
     write_photos(path, [])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ManifestError, match=r"split\.parquet.*materialize split again"):
-        read_rows(path, PHOTOS)
+        read_rows(path, PHOTOS, Photo)
 
 
 def test_other_columns_are_an_error_that_names_the_missing_ones(tmp_path: Path) -> None:
@@ -345,3 +345,59 @@ def test_crops_and_hashes_read_back_as_written(
     )
     write_pairs(folder / "crops.parquet", [pair, PAIR])
     assert read_pairs(folder / "crops.parquet") == [pair, PAIR]
+
+
+ONE_BOX = Box(1, 0.5, 0.5, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["photos", "pairs"])
+def test_a_value_that_is_missing_is_an_error_with_row_and_column(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "split" / f"{kind}.parquet"
+    if kind == "pairs":
+        write_pairs(path, [PAIR, PAIR])
+    else:
+        write_photos(path, [Photo("a.jpg", "", "a", "a.txt", *"abc", 64, 48, (ONE_BOX,), (), None)] * 2)
+    schema, rows = pq.read_schema(path), pq.read_table(path).to_pylist()
+    damaged = {
+        "width": None,
+        "boxes": None,
+        "boxes of one": [None],
+        "boxes of a hole": [{**ONE_BOX._asdict(), "cx": None}],
+    }
+    for name, value in damaged.items():
+        column = name.split()[0]
+        write_rows(path, [rows[0], {**rows[1], column: value}], schema)
+        with pytest.raises(ManifestError, match=rf"row 1 has no {column}; delete it and materialize split"):
+            (read_pairs if kind == "pairs" else read_photos)(path)
+
+
+def test_text_that_is_not_utf8_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "split" / "split.parquet"
+    write_photos(path, [Photo("a" * 9, "", "a", "a.txt", *"abc", 64, 48, (), (), None)])
+    broken = pa.array([b"\xff\xfe"], pa.binary()).cast(pa.string(), safe=False)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, table.schema.field(0), broken), path)
+    with pytest.raises(ManifestError, match=r"not a readable Parquet file \(.*materialize split again"):
+        read_photos(path)
+
+
+def test_a_folder_that_looks_like_a_partition_adds_no_columns(tmp_path: Path) -> None:
+    path = tmp_path / "run=1" / "pairs.parquet"
+    write_pairs(path, [PAIR])
+    assert read_pairs(path) == [PAIR]
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"not a table", None])
+def test_the_plan_version_of_no_table_is_an_error_with_the_remedy(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "pair_manifest" / "pairs.parquet"
+    path.parent.mkdir()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(
+        ManifestError, match=r"pairs\.parquet: .*delete it and materialize pair_manifest again"
+    ):
+        plan_version_of(path)

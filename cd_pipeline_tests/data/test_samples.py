@@ -311,3 +311,27 @@ def test_spread_items_are_evenly_spaced_and_no_more_than_asked(length: int, coun
     assert min(length, count) / 2 <= len(chosen) <= count
     assert chosen[:1] == list(range(min(1, length)))
     assert len({b - a for a, b in pairwise(chosen)}) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["source", "workspace"])
+@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../a.png", "a/../../b.png", "..", "a\0.png"])
+def test_a_reference_that_leads_out_of_its_root_is_refused_by_name(scheme: str, path: str) -> None:
+    roots = Roots(Path("/photos"), Path("/data"))
+    with pytest.raises(
+        ValueError, match=r"^reference .*expected a path below /.*materialize all assets"
+    ) as caught:
+        roots.resolve(f"{scheme}:{path}")
+    assert repr(f"{scheme}:{path}") in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", ["a..b.png", "..a/b.png", "a/.../b.png", "~/a.png", "방 1/a.png"])
+def test_dots_in_names_lead_nowhere_else(path: str) -> None:
+    assert Roots(Path("/photos"), Path("/data")).resolve(f"source:{path}") == Path("/photos") / path
+
+
+def test_a_link_that_the_user_put_into_their_folder_is_followed(roots: Roots, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write_png(tmp_path / "elsewhere" / "b.png", np.zeros((20, 20, 3), np.uint8))
+    (roots.source / "linked").symlink_to(tmp_path / "elsewhere")
+    assert roots.resolve("source:linked/b.png").is_file()

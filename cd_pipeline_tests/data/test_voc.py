@@ -413,3 +413,11 @@ def test_the_real_masks_are_read_as_pillow_reads_them(
         np.testing.assert_array_equal(read_indices(root / row.mask, row.mask_sha256), expected)
         assert row.void_pixels == (expected == 255).sum()
         assert (row.height, row.width) == expected.shape
+
+
+def test_a_mask_whose_header_claims_too_many_pixels_is_refused() -> None:
+    content = bytearray(encode_palette_png(indices_of(1), VOC_PALETTE))
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(PhotoError, match="30000x30000 px, as its header says; at most 536870912 px are read"):
+        decode_indices(bytes(content))

@@ -1,8 +1,11 @@
 import io
+import os
+import pickle
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -169,3 +172,104 @@ def test_another_value_name_or_shape_gives_another_digest(other: dict[str, Tenso
 def test_the_digest_does_not_depend_on_how_values_lie_in_memory() -> None:
     strided = {**BASE, "a.weight": BASE["a.weight"].t().contiguous().t()}
     assert weights_digest(strided) == weights_digest(BASE)
+
+
+class Payload:
+    """Pickled, it is a call of `os.mkdir`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("plain", [True, False])
+def test_code_in_a_file_is_not_run(tmp_path: Path, zipped: bool, plain: bool) -> None:
+    path, trace = tmp_path / "model.pt", tmp_path / "trace"
+    content = {"format": FORMAT, "weights": Payload(trace)}
+    if plain:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not trace.exists()
+    if zipped and not plain:
+        torch.load(path, weights_only=False)  # the payload is a real one
+        assert trace.exists()
+
+
+def content_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    names = (part.name for part in fields(Checkpoint))
+    return {"format": FORMAT, **{name: getattr(checkpoint, name) for name in names}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": torch.zeros(3)},
+        {"format": float(FORMAT)},
+        {"weights": []},
+        {"weights": {1: torch.zeros(2)}},
+        {"weights": {"a": 1.0}},
+        {"weights": {"a": torch.zeros(3).to_sparse()}},
+        {"weights": {"a": torch.zeros(1).expand(1 << 40)}},
+        {"weights": {"a": torch.zeros(3, device="meta")}},
+        {"recipe": None},
+        {"history": {}},
+        {"best_epoch": "1"},
+        {"task": [1]},
+        {1: 2},
+        {"more": 1},
+    ],
+)
+def test_values_of_another_form_are_an_error_of_one_line(
+    checkpoint: Checkpoint, tmp_path: Path, changes: dict[Any, Any]
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({**content_of(checkpoint), **changes}, path)
+    with pytest.raises(CheckpointError, match=r"model\.pt: not a .*materialize checkpoint again") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_packed_file_is_refused_before_it_is_unpacked(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({**content_of(checkpoint), "weights": {"a": torch.zeros(1 << 20)}}, path)
+    assert load_checkpoint(path).weights["a"].shape == (1 << 20,)
+    with ZipFile(path) as file:
+        parts = {part.filename: file.read(part) for part in file.infolist()}
+    with ZipFile(path, "w", ZIP_DEFLATED) as file:
+        for name, part in parts.items():
+            file.writestr(name, part)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(CheckpointError, match="its parts are compressed, or overlap"):
+        load_checkpoint(path)
+
+
+def test_a_missing_checkpoint_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {}},
+        {"recipe": {"model": {"name": "tiny_change_unet"}}},
+        {"recipe": {"model": {"name": "none"}, "input": {}}},
+        {"recipe": {"model": [1], "input": {}}},
+        {"recipe": {"model": {1: 2}, "input": {}}},
+        {"task": {"pictures": 7}},
+        {"task": {"unknown": 1}},
+    ],
+)
+def test_settings_that_make_no_network_are_an_error_of_one_line(
+    checkpoint: Checkpoint, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.pt: .*materialize checkpoint again") as caught:
+        replace(checkpoint, **changes).model()
+    assert len(str(caught.value).splitlines()) == 1

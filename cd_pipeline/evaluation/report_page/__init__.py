@@ -1,0 +1,1 @@
+"""The report of a test set: one HTML file that opens offline."""
