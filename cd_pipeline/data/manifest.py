@@ -46,6 +46,7 @@ PHOTOS = pa.schema(
         ("sha256", pa.string()),
         ("label_sha256", pa.string()),
         ("pixels_sha256", pa.string()),
+        ("perceptual_hash", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("boxes", pa.list_(BOX)),

@@ -13,6 +13,7 @@ from cd_pipeline.data.files import MAX_TEXT_BYTES, bytes_digest, digest, read_re
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
 from cd_pipeline.data.listing import composed, contents, one_line, printable
+from cd_pipeline.data.near_identical import perceptual_hash
 
 TREES = ("trainval", "test")
 MAX_DEPTH = 16
@@ -25,7 +26,7 @@ class Photo:
 
     `path` and `label_path` are relative to the root, in POSIX form; `sha256` is the file's, and
     `pixels_sha256` that of the decoded picture. `reason` says why the file is not used; None: it is.
-    `split` is "" until the split has been made.
+    `split` is "" until the split has been made, `perceptual_hash` where there is no picture.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Photo:
     dropped_labels: tuple[str, ...]
     reason: str | None
     split: str = ""
+    perceptual_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,13 @@ def read_candidate(root: Path, candidate: Photo) -> Photo:
     except PhotoError as error:
         return replace(photo, reason=str(error))
     height, width = image.shape[:2]
-    photo = replace(photo, width=width, height=height, pixels_sha256=digest(image.shape, image.tobytes()))
+    photo = replace(
+        photo,
+        width=width,
+        height=height,
+        pixels_sha256=digest(image.shape, image.tobytes()),
+        perceptual_hash=perceptual_hash(image),
+    )
     return _with_labels(root, photo)
 
 

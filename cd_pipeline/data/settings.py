@@ -19,6 +19,13 @@ class SplitSettings(BaseModel):
     test_share: float = Field(
         default=0.18, gt=0, lt=1, description="for a single tree, without a test folder"
     )
+    near_identical: int = Field(
+        default=8,
+        ge=0,
+        le=32,
+        description="labelled_photos: photos whose perceptual hashes differ in at most so many of 64 bits stay in "
+        "one part, such as the shots of a burst; different rooms differ in 14 or more",
+    )
     exact: bool = Field(
         default=False,
         description="masked_images, voc: the images first by hash are test, so that the share is kept to the "
@@ -31,7 +38,9 @@ class InputSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    size: int = Field(default=256, ge=32, le=16_384, multiple_of=32, description="side in px of the square input")
+    size: int = Field(
+        default=256, ge=32, le=16_384, multiple_of=32, description="side in px of the square input"
+    )
     fit: Literal["resize", "tile"] = Field(
         default="resize",
         description="resize: pictures are resized to it; tile (two_date, masked_images, voc): they keep their "

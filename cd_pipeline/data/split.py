@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from cd_pipeline.data.files import digest
 from cd_pipeline.data.listing import one_line
+from cd_pipeline.data.near_identical import near_identical_groups
 from cd_pipeline.data.photos import Photo
 from cd_pipeline.data.settings import SplitSettings
 
@@ -16,7 +17,9 @@ def assign_splits(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
 
     In a single tree, a photo is in test when its own hash falls under the test share, so that it never
     moves as the set grows. The others are ranked by hash within their class; the first
-    floor(train_share * n) are train, the rest val.
+    floor(train_share * n) are train, the rest val. Near-identical photos stay together: the one with the
+    smallest hash decides for all. With a test folder, photos that are near-identical to one in it are
+    quarantined.
 
     Args:
         photos: the inventory's photos, usable or not.
@@ -29,19 +32,54 @@ def assign_splits(photos: list[Photo], settings: SplitSettings) -> list[Photo]:
         ValueError: a split would be empty.
     """
     checked = quarantine_duplicates(photos, settings)
+    groups = _groups(checked, settings)
+    checked = _without_look_alikes_of_test(checked, groups)
+    left_out = {photo.path for photo in checked if photo.reason is not None}
     split_of: dict[str, str] = {}
-    classes: dict[str, list[Photo]] = defaultdict(list)
-    for photo in (photo for photo in checked if photo.reason is None):
-        if is_test(photo, settings):
-            split_of[photo.path] = "test"
+    classes: dict[str, list[list[Photo]]] = defaultdict(list)
+    for group in groups:
+        if is_test(group[0], settings):
+            split_of |= {photo.path: "test" for photo in group}
         else:
-            classes[photo.class_name].append(photo)
+            classes[group[0].class_name].append(group)
     for members in classes.values():
-        ranked = sorted(members, key=lambda photo: digest(settings.seed, "rank", photo.sha256))
-        count = int(settings.train_share * len(ranked) + 1e-9)  # 0.8 * 35 is 28.000000000000004
-        split_of |= {photo.path: "train" if i < count else "val" for i, photo in enumerate(ranked)}
+        split_of |= _train_and_val(members, settings)
+    split_of = {path: split for path, split in split_of.items() if path not in left_out}
     _refuse_empty(split_of)
     return [replace(photo, split=split_of.get(photo.path, "")) for photo in checked]
+
+
+def _groups(photos: list[Photo], settings: SplitSettings) -> list[list[Photo]]:
+    # near-identical usable photos, the one that decides first: of test where a folder says so, else by hash
+    usable = [photo for photo in photos if photo.reason is None]
+    found = near_identical_groups([photo.perceptual_hash for photo in usable], settings.near_identical)
+    return [
+        sorted(
+            (usable[index] for index in group),
+            key=lambda photo: (photo.tree != "test", digest(settings.seed, "rank", photo.sha256), photo.path),
+        )
+        for group in found
+    ]
+
+
+def _without_look_alikes_of_test(photos: list[Photo], groups: list[list[Photo]]) -> list[Photo]:
+    reasons = {
+        photo.path: f"nearly the same picture as {one_line(group[0].path)}, which is in test"
+        for group in groups
+        for photo in group
+        if group[0].tree == "test" and photo.tree != "test"
+    }
+    return [replace(photo, reason=reasons.get(photo.path, photo.reason)) for photo in photos]
+
+
+def _train_and_val(groups: list[list[Photo]], settings: SplitSettings) -> dict[str, str]:
+    ranked = sorted(groups, key=lambda group: digest(settings.seed, "rank", group[0].sha256))
+    count = int(settings.train_share * sum(map(len, ranked)) + 1e-9)  # 0.8 * 35 is 28.000000000000004
+    split_of: dict[str, str] = {}
+    for group in ranked:
+        split = "train" if len(split_of) < count else "val"
+        split_of |= {photo.path: split for photo in group}
+    return split_of
 
 
 def is_test(photo: Photo, settings: SplitSettings) -> bool:

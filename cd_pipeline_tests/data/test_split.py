@@ -1,13 +1,18 @@
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cd_pipeline.data.files import digest
+from cd_pipeline.data.images import read_photo
+from cd_pipeline.data.near_identical import near_identical_groups, perceptual_hash
 from cd_pipeline.data.photos import Photo, scan_photos
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits, is_test, leaks, quarantine_duplicates
@@ -245,3 +250,76 @@ def test_a_drawn_tree_is_split_by_class(tmp_path: Path) -> None:
 def test_the_real_rooms_give_118_train_33_val_35_test(real_data: Path) -> None:
     photos = assign_splits(scan_photos(real_data / "rooms", threads=2).photos, SplitSettings())
     assert Counter(photo.split for photo in photos) == {"train": 118, "val": 33, "test": 35}
+
+
+def burst(name: str, count: int, seed: int, class_name: str = "A", tree: str = "") -> list[Photo]:
+    """Make photos whose perceptual hashes differ from their neighbour's in a few bits."""
+    rng = random.Random(seed)
+    value, shots = rng.getrandbits(64), []
+    for number in range(count):
+        shot = make_photo(f"{name}_{number}.jpg", class_name, tree)
+        shots.append(replace(shot, perceptual_hash=f"{value:016x}"))
+        for bit in rng.sample(range(64), 4):
+            value ^= 1 << bit
+    return shots
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=30, max_size=60), st.integers(0, 99))
+def test_the_shots_of_a_burst_are_in_one_part(sizes: list[int], seed: int) -> None:
+    bursts = [burst(f"b{i}", n, 1000 * seed + i, "AB"[i % 2]) for i, n in enumerate(sizes)]
+    assigned = splits([photo for shots in bursts for photo in shots])
+    for shots in bursts:
+        assert len({assigned[photo.path] for photo in shots}) == 1
+
+
+def test_photos_are_apart_where_near_identical_ones_are_not_asked_for() -> None:
+    shots = burst("b", 60, 1)
+    assert set(splits(shots, SplitSettings(near_identical=0)).values()) == {"train", "val", "test"}
+
+
+def test_a_look_alike_of_a_test_photo_is_left_out_where_folders_decide() -> None:
+    shots = burst("b", 3, 1)
+    test = [replace(shots[1], tree="test", path="test/images/A/b.jpg")]
+    others = [make_photo(f"{number}.jpg", tree="trainval") for number in range(10)]
+    found = {
+        photo.path: photo for photo in assign_splits([shots[0], *test, shots[2], *others], SplitSettings())
+    }
+    for shot in (shots[0], shots[2]):
+        assert found[shot.path].split == ""
+        assert found[shot.path].reason == ("nearly the same picture as test/images/A/b.jpg, which is in test")
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+@pytest.mark.parametrize("count", [60, 175, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_tenth_more_or_less_moves_few_between_train_and_val_and_none_of_test(
+    change: str, count: int
+) -> None:
+    shares = []
+    for draw in range(200):
+        rng = random.Random(draw)
+        names = [(str(rng.random()), rng.choice("ABCDE")) for _ in range(count + count // 10)]
+        whole, part = [make_photo(*name) for name in names], [make_photo(*name) for name in names[:count]]
+        before, after = (part, whole) if change == "added" else (whole, part)
+        old, new = splits(before), splits(after)
+        kept = old.keys() & new.keys()
+        assert all((old[path] == "test") == (new[path] == "test") for path in kept)
+        shares.append(sum(old[path] != new[path] for path in kept) / len(kept))
+    assert sorted(shares)[int(0.95 * len(shares))] <= 0.05
+
+
+def test_shots_a_hand_apart_look_alike_and_other_rooms_do_not(real_data: Path) -> None:
+    photos = [photo for photo in scan_photos(real_data / "rooms", threads=2).photos if photo.reason is None]
+    groups = near_identical_groups([photo.perceptual_hash for photo in photos], 8)
+    assert len(groups) == len(photos) == 186
+    rng, near = np.random.default_rng(0), 0
+    for photo in photos[:40]:
+        image = read_photo(real_data / "rooms" / photo.path)
+        height, width = image.shape[:2]
+        moved = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-0.5, 0.5), 1.0)
+        moved[:, 2] += rng.uniform(-0.01, 0.01, 2) * width
+        shot = cv2.warpAffine(image, moved, (width, height), borderMode=cv2.BORDER_REFLECT)
+        shot = np.clip(shot * rng.uniform(0.9, 1.1) + rng.normal(0, 4, shot.shape), 0, 255).astype(np.uint8)
+        pair = [photo.perceptual_hash, perceptual_hash(shot)]
+        near += len(near_identical_groups(pair, 8)) == 1
+    assert near >= 38
