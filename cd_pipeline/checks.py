@@ -319,3 +319,30 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         )
 
     return package_agrees_with_checkpoint
+
+
+def not_worse_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """The newest package is not worse than the one that was shipped."""
+
+    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("release")))
+    def challenger_is_not_worse(workspace: Workspace) -> dg.AssetCheckResult:
+        """The package of this checkpoint was released; otherwise an earlier one stays shipped."""
+        from cd_pipeline.assets.inputs import chosen_threshold
+        from cd_pipeline.assets.release import candidate_of
+        from cd_pipeline.release.store import ReleaseStore
+
+        store = ReleaseStore(workspace.folder(recipe, "release"))
+        saved = trained(workspace, recipe)
+        candidate = candidate_of(workspace, recipe, saved, chosen_threshold(workspace, recipe, saved))
+        decision, shipped = store.record(candidate.version).decision, store.shipped
+        figures = decision.model_dump(
+            include={"champion", "challenger", "difference", "low", "high"}, exclude_none=True
+        )
+        return dg.AssetCheckResult(
+            passed=decision.released or shipped == candidate.version,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{decision.why}; {shipped} is shipped",
+            metadata={**figures, "margin": decision.rule.margin, "shipped": shipped or "none"},
+        )
+
+    return challenger_is_not_worse

@@ -12,7 +12,7 @@ REAL_DATA = "CD_PIPELINE_REAL_DATA"
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A developer's own settings must not leak into tests, nor a hub into the network.
-    for name in ("DATA", "ROOMS", "ROOMS_PAIRS", "LEVIR", "CRACKS", "VOC"):
+    for name in ("DATA", "ROOMS", "ROOMS_PAIRS", "LEVIR", "CRACKS", "VOC", "FORCE"):
         monkeypatch.delenv(f"CD_PIPELINE_{name}", raising=False)
 
 

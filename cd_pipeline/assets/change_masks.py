@@ -3,6 +3,7 @@
 import dagster as dg
 from tqdm import tqdm
 
+from cd_pipeline.assets.identity import PICTURES
 from cd_pipeline.assets.inputs import MASKS_STAMP, manifest_path
 from cd_pipeline.assets.stage import on_terminal, stage
 from cd_pipeline.metadata import picture, table
@@ -16,7 +17,7 @@ SHOWN_SIZE = 160
 def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `change_masks` of a recipe."""
 
-    @stage(recipe, after=["pair_manifest"], kinds=["opencv", "png"])
+    @stage(recipe, after=["pair_manifest"], kinds=["opencv", "png"], packages=PICTURES)
     def change_masks(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]

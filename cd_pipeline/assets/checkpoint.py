@@ -1,8 +1,8 @@
 """The trained network."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import BaseModel
 
+from cd_pipeline.assets.identity import training
 from cd_pipeline.assets.inputs import examples_on_disk, manifest_path
 from cd_pipeline.assets.stage import GPU_POOL, on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TrainingSettings
 
 if TYPE_CHECKING:
+    from cd_pipeline.data.task import Task
     from cd_pipeline.training.job import TrainingJob
-    from cd_pipeline.training.loop import EpochRecord, TrainingResult
-    from cd_pipeline.training.settings import TrainingSettings
+    from cd_pipeline.training.loop import TrainingResult
+    from cd_pipeline.training.progress import EpochRecord
 
-VERSIONED_PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
+UNFINISHED = "unfinished.pt"
+"""The state of a training that has not ended, beside what it will become."""
 
 
 def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -31,7 +35,16 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     if recipe.augmentation is not None:
         used.append(recipe.augmentation)
 
-    @stage(recipe, after=recipe.sample_assets, kinds=["pytorch"], settings=used, pool=GPU_POOL)
+    @stage(
+        recipe,
+        after=recipe.sample_assets,
+        kinds=["pytorch"],
+        settings=used,
+        code_version=CODE_VERSION,
+        pool=GPU_POOL,
+        packages=PACKAGES,
+        also=training(recipe),
+    )
     def checkpoint(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -44,29 +57,32 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.models.build import build_model
         from cd_pipeline.training.checkpoint import Checkpoint, save_checkpoint
         from cd_pipeline.training.job import run_job
+        from cd_pipeline.training.unfinished import discard
 
         manifest = manifest_path(workspace, recipe)
         data_version = file_digest(manifest)
         examples_on_disk(workspace, recipe)
         log, runtime = context.log, compute.runtime()
-        training = training_here(workspace, recipe, log)
-        job = training_job(workspace, recipe, compute, training)
-        log.info(f"training {recipe.model.name}: {runtime.description}")
+        settings = training_here(workspace, recipe, log)
         folder = workspace.folder(recipe, "checkpoint")
-        with scalars(training, folder / "tensorboard") as write_scalars:
+        job = training_job(workspace, recipe, compute, settings, unfinished=folder / UNFINISHED)
+        log.info(f"training {recipe.model.name}: {runtime.description}")
+        with written_down(settings, folder, recipe, data_version, log) as write:
 
             def on_epoch(record: "EpochRecord") -> None:
-                log.info(progress_line(record, training.epochs))
-                write_scalars(asdict(record))
+                log.info(progress_line(record, settings.epochs, recipe.task))
+                write(record)
 
-            done = run_job(job, log, on_epoch=on_epoch, show_progress=on_terminal())
+            def on_resume(records: "list[EpochRecord]") -> None:
+                for record in records:
+                    write(record)
+
+            done = run_job(job, log, on_epoch=on_epoch, on_resume=on_resume, show_progress=on_terminal())
         result = done.training
         best = result.best
-        log.info(
-            f"{result.stop_reason}; best epoch {best.epoch}, val F1 {best.val_f1:.3f}, IoU {best.val_iou:.3f}"
-        )
+        log.info(f"{result.stop_reason}; best epoch {best.epoch}, {val_scores(best, recipe.task)}")
         history = [asdict(record) for record in result.history]
-        versions = {name: package_version(name) for name in VERSIONED_PACKAGES}
+        versions = {name: package_version(name) for name in PACKAGES}
         saved = Checkpoint(
             weights=result.weights,
             recipe=recipe.plain(),
@@ -81,6 +97,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         save_checkpoint(folder / "model.pt", saved)
         write_frame(folder / "history.parquet", pd.DataFrame(history))
         write_bytes(folder / "curves.png", curves)
+        discard(folder / UNFINISHED)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(saved.version),
             metadata={
@@ -99,7 +116,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     return checkpoint
 
 
-def training_here(workspace: Workspace, recipe: Recipe, log: dg.DagsterLogManager) -> "TrainingSettings":
+def training_here(workspace: Workspace, recipe: Recipe, log: dg.DagsterLogManager) -> TrainingSettings:
     """Return the recipe's training, shorter where it is of drawn sample data."""
     training = recipe.training
     if training.sample_epochs and workspace.configured_source(recipe) is None:
@@ -112,10 +129,15 @@ def training_job(
     workspace: Workspace,
     recipe: Recipe,
     compute: Compute,
-    training: "TrainingSettings",
+    training: TrainingSettings,
     data_set: str | None = None,
+    *,
+    unfinished: Path,
 ) -> "TrainingJob":
-    """Return what is to be trained: on all samples, or on those of one data set."""
+    """Return what is to be trained: on all samples, or on those of one data set.
+
+    `unfinished` is the file of its state, for the caller to discard when the result is saved.
+    """
     from cd_pipeline.training.job import TrainingJob
 
     roots = workspace.roots(recipe)
@@ -131,20 +153,37 @@ def training_job(
         model=recipe.model,
         training=training,
         runtime=compute.runtime(),
+        unfinished=unfinished.absolute(),
     )
 
 
 @contextmanager
-def scalars(training: "TrainingSettings", folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield what writes an epoch for TensorBoard, or nothing where the recipe does not ask for it."""
+def written_down(
+    settings: TrainingSettings,
+    folder: Path,
+    recipe: Recipe,
+    data_version: str,
+    log: dg.DagsterLogManager,
+) -> Iterator[Callable[["EpochRecord"], None]]:
+    """Yield what writes an epoch wherever the recipe asks for it: for TensorBoard, to MLflow."""
+    from cd_pipeline.training.mlflow_run import MlflowRun
     from cd_pipeline.training.scalars import EpochScalars
 
-    if not training.tensorboard:
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier training
-        yield lambda record: None
-        return
-    with EpochScalars(folder) as writer:
-        yield writer.add
+    with ExitStack() as stack:
+        writers: list[EpochScalars | MlflowRun] = []
+        if settings.tensorboard:
+            writers.append(stack.enter_context(EpochScalars(folder / "tensorboard")))
+        else:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)  # of an earlier training
+        if settings.mlflow:
+            tags = {"data_version": data_version}
+            writers.append(stack.enter_context(MlflowRun(recipe.name, recipe.plain(), tags, log)))
+
+        def write(record: "EpochRecord") -> None:
+            for writer in writers:
+                writer.add(asdict(record))
+
+        yield write
 
 
 def training_figures(result: "TrainingResult") -> dict[str, Any]:
@@ -164,11 +203,33 @@ def training_figures(result: "TrainingResult") -> dict[str, Any]:
     }
 
 
-def progress_line(record: "EpochRecord", epochs: int) -> str:
-    """Return one epoch as one line of the log."""
+def progress_line(record: "EpochRecord", epochs: int, task: "Task") -> str:
+    """Return one epoch as one line of the log; the time left is that of so many epochs like this one."""
+    seconds = (record.train_seconds + record.val_seconds) * (epochs - record.epoch)
+    gpu = f", GPU {record.gpu_memory_gb:.1f} GB" if record.gpu_memory_gb is not None else ""
     return (
         f"epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
-        f"val loss {record.val_loss:.4f}, val F1 {record.val_f1:.3f}, IoU {record.val_iou:.3f}, "
+        f"val loss {record.val_loss:.4f}, {val_scores(record, task)}, "
         + (f"threshold {record.threshold:.2f}, " if record.threshold is not None else "")
-        + f"{record.images_per_second:.0f} images/s"
+        + f"lr {record.learning_rate:.1e}, {record.images_per_second:.0f} images/s, "
+        f"{duration(seconds)} left, {record.memory_gb:.1f} GB{gpu}"
     )
+
+
+def val_scores(record: "EpochRecord", task: "Task") -> str:
+    """Return the scores of val under their right names: of several classes they are means over them."""
+    from cd_pipeline.training.progress import score_names
+
+    names = score_names(task)
+    return f"val {names['f1']} {record.val_f1:.3f}, {names['iou']} {record.val_iou:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a person would take.
+
+    >>> duration(8.4), duration(100), duration(9000)
+    ('8 s', '2 min', '2.5 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from cd_pipeline.assets.checkpoint import progress_line, training_here, training_job
+from cd_pipeline.assets.identity import training
 from cd_pipeline.assets.inputs import chosen_threshold, labelled_images, predictor_for, predictor_of, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.assets.test_predictions import image_report
@@ -15,14 +16,19 @@ from cd_pipeline.assets.threshold import choose_on
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+from cd_pipeline.training.settings import CODE_VERSION, PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from cd_pipeline.data.image_manifest import LabelledImage
     from cd_pipeline.evaluation.predictor import Predictor
+    from cd_pipeline.training.progress import EpochRecord
 
 ALL = "all of them"
+UNFINISHED = ".unfinished"
+"""Folder of the states of the trainings, until the table is there."""
 FIGURES = ("images", "precision", "recall", "f1", "iou", "ods", "ois", "miou", "pixel_accuracy")
 
 
@@ -39,8 +45,11 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         after=["image_manifest", "checkpoint", *threshold],
         kinds=["pytorch"],
         settings=used,
+        code_version=CODE_VERSION,
         pool=GPU_POOL,
         optional=True,
+        packages=PACKAGES,
+        also=training(recipe),
     )
     def cross_datasets(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
@@ -48,7 +57,8 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         """A table: a network trained on each data set, and the checkpoint, tested on every data set.
 
         Each network has the recipe's training, and chooses epoch and threshold on its own data set's val. Of a
-        single data set nothing is made.
+        single data set nothing is made. Each training keeps its state until the table is there: stopped and
+        started again, the asset goes on where it was.
         """
         import pandas as pd
 
@@ -63,7 +73,7 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         for image in labelled_images(workspace, recipe, "test"):
             tests.get(image.class_name, []).append(image)
         folder, main = workspace.folder(recipe, "cross_datasets"), "f1" if recipe.has_threshold else "miou"
-        shutil.rmtree(folder, ignore_errors=True)  # predictions of other data sets
+        clear(folder)  # predictions of other data sets
         saved, rows = trained(workspace, recipe), []
         for name in (*tests, ALL):
             if name == ALL:
@@ -78,6 +88,7 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 context.log.info(f"trained on {name}, tested on {other}: {report.headline}")
         frame = pd.DataFrame(rows)
         write_frame(folder / "table.parquet", frame)
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         pivot = frame.pivot_table(index="trained_on", columns="tested_on", values=main, sort=False)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest(frame.to_json())),
@@ -90,6 +101,15 @@ def cross_datasets_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return cross_datasets
+
+
+def clear(folder: "Path") -> None:
+    """Delete what an earlier run left in a folder, but not the states of its trainings."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and path.name != UNFINISHED:
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def usable_data_sets(log: dg.DagsterLogManager, images: "Sequence[LabelledImage]") -> list[str]:
@@ -115,10 +135,15 @@ def trained_on(
     from cd_pipeline.models.build import build_model
     from cd_pipeline.training.job import run_job
 
-    training = training_here(workspace, recipe, log)
+    settings = training_here(workspace, recipe, log)
     log.info(f"training on {data_set} alone")
-    job = training_job(workspace, recipe, compute, training, data_set)
-    done = run_job(job, log, on_epoch=lambda record: log.info(progress_line(record, training.epochs)))
+    state = workspace.folder(recipe, "cross_datasets") / UNFINISHED / f"{data_set}.pt"
+    job = training_job(workspace, recipe, compute, settings, data_set, unfinished=state)
+
+    def on_epoch(record: "EpochRecord") -> None:
+        log.info(progress_line(record, settings.epochs, recipe.task))
+
+    done = run_job(job, log, on_epoch=on_epoch)
     model = build_model(recipe.model, recipe.task, recipe.input)
     model.load_state_dict(done.training.weights)
     predictor = predictor_for(recipe, compute, model, None)

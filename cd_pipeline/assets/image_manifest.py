@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import PICTURES
 from cd_pipeline.assets.inputs import divided_images
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
@@ -14,7 +15,13 @@ from cd_pipeline.resources import Workspace
 def image_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `image_manifest` of a recipe."""
 
-    @stage(recipe, after=["split"], kinds=["parquet"], settings=[recipe.source, recipe.input])
+    @stage(
+        recipe,
+        after=["split"],
+        kinds=["parquet"],
+        settings=[recipe.source, recipe.input],
+        packages=PICTURES,
+    )
     def image_manifest(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One row an image or a tile of it: its mask, its split, and how many pixels of each class it holds."""
         from cd_pipeline.data.files import file_digest

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import NETWORKS
 from cd_pipeline.assets.inputs import chosen_threshold, examples_on_disk, measured, trained
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.recipe import Recipe
@@ -26,6 +27,7 @@ TOLD_METRICS = (
     *("ods", "ois", "miou", "pixel_accuracy"),
 )
 CARD = "MODEL_CARD.md"
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -34,7 +36,14 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
     used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction, recipe.export]
     after = ["checkpoint", *threshold, "test_predictions", *recipe.sample_assets]
 
-    @stage(recipe, after=after, kinds=["coreml"], settings=used, code_version=2)
+    @stage(
+        recipe,
+        after=after,
+        kinds=["coreml"],
+        settings=used,
+        code_version=2,
+        packages=(*NETWORKS, "coremltools", *ONNX_PACKAGES),
+    )
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The network for iOS 16 and later, read back from disk and compared with the checkpoint.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import PICTURES
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
@@ -18,7 +19,13 @@ def pair_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `pair_manifest` of a recipe."""
     first = "split" if recipe.source.layout == "labelled_photos" else recipe.raw_asset
 
-    @stage(recipe, after=[first], kinds=["parquet"], settings=[recipe.source, recipe.synthesis, recipe.input])
+    @stage(
+        recipe,
+        after=[first],
+        kinds=["parquet"],
+        settings=[recipe.source, recipe.synthesis, recipe.input],
+        packages=PICTURES,
+    )
     def pair_manifest(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One row a pair: its pictures, its split, and the whole plan of its changes or its crop."""
         from cd_pipeline.data.files import file_digest
@@ -38,8 +45,8 @@ def pair_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
             metadata={
                 "pairs": len(pairs),
                 "frozen": len(planned),
-                "changed": changed,
-                "unchanged": len(planned) - changed,
+                "changed_pairs": changed,
+                "unchanged_pairs": len(planned) - changed,
                 "drawn_each_epoch": len(pairs) - len(planned),
                 "splits": table(
                     [{"split": s, "changed": c, "pairs": n} for (s, c), n in sorted(splits.items())]

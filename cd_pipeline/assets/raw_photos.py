@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import PICTURES, raw_source
 from cd_pipeline.assets.source import observe
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.metadata import table
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `raw_photos` of a recipe."""
 
-    @stage(recipe, kinds=["jpeg"], settings=[recipe.source])
+    @stage(recipe, kinds=["jpeg"], settings=[recipe.source], packages=PICTURES, also=raw_source(recipe))
     def raw_photos(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import NETWORKS, real_pairs_and_machine
 from cd_pipeline.assets.inputs import chosen_threshold, predictor_of, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
@@ -17,7 +18,14 @@ def real_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
     used = [recipe.input, recipe.threshold, recipe.prediction, recipe.real_pairs]
 
     @stage(
-        recipe, after=["checkpoint", "threshold"], kinds=["png"], settings=used, pool=GPU_POOL, optional=True
+        recipe,
+        after=["checkpoint", "threshold"],
+        kinds=["png"],
+        settings=used,
+        pool=GPU_POOL,
+        optional=True,
+        packages=NETWORKS,
+        also=real_pairs_and_machine(recipe),
     )
     def real_pairs(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import PICTURES, beside
 from cd_pipeline.assets.inputs import (
     chosen_threshold,
     divided_images,
@@ -35,9 +36,23 @@ def report_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `report` of a recipe."""
     threshold = ["threshold"] if recipe.has_threshold else []
     used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction, recipe.export]
-    after = ["checkpoint", *threshold, "test_predictions", "mlpackage", *recipe.sample_assets, recipe.split_asset]
+    after = [
+        "checkpoint",
+        *threshold,
+        "test_predictions",
+        "mlpackage",
+        *recipe.sample_assets,
+        recipe.split_asset,
+    ]
 
-    @stage(recipe, after=after, kinds=["html"], settings=used)
+    @stage(
+        recipe,
+        after=after,
+        kinds=["html"],
+        settings=used,
+        packages=PICTURES,
+        also=beside(recipe, "mlpackage", "real_pairs"),
+    )
     def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One HTML file that opens offline: the scores beside the previous run, every test example, the lineage."""
         from cd_pipeline.data.files import bytes_digest, write_bytes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def split_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `split` of a recipe."""
 
-    @stage(recipe, after=[recipe.raw_asset], kinds=["parquet"], settings=[recipe.split])
+    @stage(recipe, after=[recipe.raw_asset], kinds=["parquet"], settings=[recipe.split], packages=())
     def split(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """Each picture's part: train, val or test, decided by its content alone, or by the data set's lists."""
         from cd_pipeline.data.files import file_digest

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 from pydantic import BaseModel
 
+from cd_pipeline.assets.memo import Also, Body, memoised
 from cd_pipeline.data.files import digest
 from cd_pipeline.recipe import Recipe
 
 GPU_POOL = "gpu"
-Body = Callable[..., dg.MaterializeResult | None]  # type: ignore[type-arg]
 
 
 def stage(
@@ -24,6 +24,8 @@ def stage(
     code_version: int = 1,
     pool: str | None = None,
     optional: bool = False,
+    packages: Sequence[str] | None = None,
+    also: Also | None = None,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Make an asset of a recipe from a function of the asset's name.
 
@@ -35,20 +37,27 @@ def stage(
         code_version: raised when the code makes something else of the same inputs.
         pool: limits how many such assets run at a time.
         optional: the asset may return None: nothing was made.
+        packages: those whose versions the result depends on, beside this one; with them, an asset that nothing
+            has changed for is not made again. None: it is made in every run.
+        also: given the body's resources, what else the result depends on, by name.
     """
-    version = digest(code_version, *(part.model_dump_json() for part in settings))[:8]
+    version = f"{code_version}-{digest(code_version, *(part.model_dump_json() for part in settings))[:8]}"
 
     def decorate(body: Body) -> dg.AssetsDefinition:
+        work = body
+        if packages is not None:
+            work = memoised(body, recipe, code_version=version, after=after, packages=packages, also=also)
+        work = _in_one_line(work)
         return dg.asset(
             key=recipe.asset_key(body.__name__),
             deps=[dg.AssetKey(recipe.asset_key(name)) for name in after],
             group_name=recipe.name,
             kinds=set(kinds),
-            code_version=f"{code_version}-{version}",
+            code_version=version,
             pool=pool,
             output_required=not optional,
             description=inspect.getdoc(body),
-        )(_if_made(_in_one_line(body)) if optional else _in_one_line(body))
+        )(_if_made(work) if optional else work)
 
     return decorate
 

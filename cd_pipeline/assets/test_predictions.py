@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import NETWORKS, predicting
 from cd_pipeline.assets.inputs import (
     chosen_threshold,
     labelled_images,
@@ -36,6 +37,8 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         kinds=["png"],
         settings=used,
         pool=GPU_POOL,
+        packages=NETWORKS,
+        also=predicting,
     )
     def test_predictions(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cd_pipeline.assets.identity import NETWORKS, predicting
 from cd_pipeline.assets.inputs import examples_on_disk, predictor_for, rendered_pairs, trained
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture
@@ -29,6 +30,8 @@ def threshold_asset(recipe: Recipe) -> dg.AssetsDefinition:
         kinds=["json"],
         settings=used,
         pool=GPU_POOL,
+        packages=NETWORKS,
+        also=predicting,
     )
     def threshold(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute

@@ -79,6 +79,7 @@ class BatchLoader:
             multiprocessing_context="spawn" if workers else None,
             persistent_workers=workers > 0,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # loading must not move the generator that layers draw from
         )
 
     def __len__(self) -> int:

@@ -90,3 +90,12 @@ def from_the_first(runtime: Runtime, compute: Callable[[], Value]) -> Value:
     value = box[0]
     assert value is not None
     return value
+
+
+def gathered(value: Value, runtime: Runtime) -> list[Value]:
+    """Return the values of all processes, by rank."""
+    if runtime.processes == 1:
+        return [value]
+    values: list[Value] = [value] * runtime.processes
+    dist.all_gather_object(values, value)
+    return values

@@ -13,13 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 
-from cd_pipeline.data.files import atomic_path, write_text
+from cd_pipeline.data.files import atomic_path, digest, file_digest, write_text
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings, InputSettings
 from cd_pipeline.data.task import Task
@@ -28,15 +29,24 @@ from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.synthesis.settings import SynthesisSettings
 from cd_pipeline.training.distributed import has_batch_norm, process_group
-from cd_pipeline.training.loop import EpochRecord, TrainingResult, train
+from cd_pipeline.training.loop import TrainingResult, train
+from cd_pipeline.training.progress import EpochRecord
 from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
-from cd_pipeline.training.settings import TrainingSettings
+from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TrainingSettings
+from cd_pipeline.training.unfinished import TrainingState, UnfinishedFile
 
 OnEpoch = Callable[[EpochRecord], None]
+OnResume = Callable[[list[EpochRecord]], None]
+PLACES = {"manifest", "source", "workspace", "unfinished"}
+"""Where the files of a job lie: it can be another place when it resumes."""
 
 
 class TrainingJob(BaseModel):
-    """What is trained, on what (`data_set`: on those samples alone), how and where."""
+    """What is trained, on what (`data_set`: on those samples alone), how and where.
+
+    `unfinished` keeps the state after each epoch, from which the same job resumes; it stays there when training
+    has ended, so that its result is not lost before it is saved. None: nothing is kept.
+    """
 
     manifest: Path
     source: Path
@@ -49,6 +59,22 @@ class TrainingJob(BaseModel):
     model: ModelSettings
     training: TrainingSettings
     runtime: Runtime
+    unfinished: Path | None = None
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that determines the weights, on one machine."""
+        start = self.model.start_from and Path(self.model.start_from).expanduser()
+        settings = self.model_dump(mode="json", exclude={*PLACES, "runtime"})
+        settings["training"].pop("tensorboard")
+        return digest(
+            CODE_VERSION,
+            json.dumps(settings, sort_keys=True),
+            (self.runtime.description, self.runtime.channels_last, self.runtime.deterministic),
+            file_digest(self.manifest),
+            file_digest(start) if start and start.is_file() else "",
+            *(package_version(name) for name in PACKAGES),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +92,7 @@ def run_job(
     logger: logging.Logger,
     *,
     on_epoch: OnEpoch = lambda record: None,
+    on_resume: OnResume = lambda history: None,
     show_progress: bool = False,
 ) -> JobResult:
     """Train, in this process or in as many as the job's runtime asks for.
@@ -74,6 +101,7 @@ def run_job(
         job: what to do.
         logger: gets warnings, and what other processes print.
         on_epoch: called after each epoch.
+        on_resume: called with the epochs of before, where a training that was stopped goes on.
         show_progress: draw bars; only of a single process.
 
     Raises:
@@ -81,12 +109,17 @@ def run_job(
         RuntimeError: one of several processes failed.
     """
     if job.runtime.processes > 1:
-        return _in_processes(job, logger, on_epoch)
-    return _train(job, job.runtime, logger, on_epoch, show_progress)
+        return _in_processes(job, logger, on_epoch, on_resume)
+    return _train(job, job.runtime, logger, on_epoch, on_resume, show_progress)
 
 
 def _train(
-    job: TrainingJob, runtime: Runtime, logger: logging.Logger, on_epoch: OnEpoch, show_progress: bool
+    job: TrainingJob,
+    runtime: Runtime,
+    logger: logging.Logger,
+    on_epoch: OnEpoch,
+    on_resume: OnResume,
+    show_progress: bool,
 ) -> JobResult:
     train_set, val_set = training_sets(
         job.manifest,
@@ -97,9 +130,21 @@ def _train(
         pictures=job.task.pictures,
         data_set=job.data_set,
     )
-    # the others are given the weights of the first
-    settings = job.model if runtime.rank == 0 else job.model.model_copy(update={"pretrained": False})
+    file = unfinished_file(job, logger)
+    found = file.read() if file else None
+    settings = job.model
+    if found:  # its weights replace whatever the network starts from
+        settings = settings.model_copy(update={"pretrained": False, "start_from": None})
+        on_resume([EpochRecord(**row) for row in found[0].history])
+    elif runtime.rank:  # is given the weights of the first
+        settings = settings.model_copy(update={"pretrained": False})
     model, pretrained = start_model(settings, job.task, job.input, seed=job.training.seed, logger=logger)
+    pretrained = found[1] if found else pretrained
+
+    def keep(state: TrainingState) -> None:
+        if file and runtime.rank == 0:
+            file.write(state, pretrained=pretrained)
+
     if runtime.processes > 1 and runtime.device_type == "cpu" and has_batch_norm(model):
         logger.info("batch norm on CPUs: each process has its own statistics; group norm does without")
     weighted = job.training.class_weights == "inverse"
@@ -110,13 +155,24 @@ def _train(
         job.training,
         runtime,
         class_weights=inverse_class_weights(train_set.examples) if weighted else None,
+        resume=found[0] if found else None,
+        keep=keep if file else None,
         on_epoch=on_epoch,
         show_progress=show_progress,
     )
     return JobResult(result, pretrained, len(train_set.examples), len(val_set.examples))
 
 
-def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -> JobResult:
+def unfinished_file(job: TrainingJob, logger: logging.Logger) -> UnfinishedFile | None:
+    """Return the file that keeps the job's state, or None where the job asks for none."""
+    if job.unfinished is None:
+        return None
+    return UnfinishedFile(job.unfinished, job.identity, job.training.epochs, logger)
+
+
+def _in_processes(
+    job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch, on_resume: OnResume
+) -> JobResult:
     with tempfile.TemporaryDirectory(prefix="cd_pipeline_") as folder:
         file, result = Path(folder, "job.json"), Path(folder, "result.pt")
         write_text(file, job.model_dump_json())
@@ -133,6 +189,8 @@ def _in_processes(job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch) -
             try:
                 for line in running.stdout:
                     message = _message(line)
+                    if "resumed" in message:
+                        on_resume([EpochRecord(**row) for row in message["resumed"]])
                     if "epoch" in message:
                         on_epoch(EpochRecord(**message["epoch"]))
                     failure = failure or message.get("failure", "")
@@ -206,8 +264,12 @@ def main(arguments: list[str]) -> int:
             if first:
                 _tell(epoch=asdict(record))
 
+        def on_resume(history: list[EpochRecord]) -> None:
+            if first:
+                _tell(resumed=[asdict(record) for record in history])
+
         try:
-            result = _train(job, runtime, logger, on_epoch, show_progress=False)
+            result = _train(job, runtime, logger, on_epoch, on_resume, show_progress=False)
         except (ValueError, OSError, FloatingPointError) as error:
             _tell(failure=str(error))  # of any process: each reads pictures of its own
             return 1

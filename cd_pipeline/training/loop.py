@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -14,39 +14,21 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cd_pipeline.data.datasets import ItemDataset
+from cd_pipeline.data.task import Task
 from cd_pipeline.evaluation.predict import Batch, BatchLoader
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.distributed import alone, from_the_first, joined, summed_up
 from cd_pipeline.training.losses import ChangeLoss, balanced_pos_weight
+from cd_pipeline.training.memory import gpu_memory_gb, memory_gb
 from cd_pipeline.training.optimizers import build_optimizer
+from cd_pipeline.training.progress import EpochRecord, Progress, Weights, score_names
 from cd_pipeline.training.schedule import RateSchedule
 from cd_pipeline.training.segmentation_losses import SegmentationLoss, build_segmentation_loss
 from cd_pipeline.training.settings import TrainingSettings
-from cd_pipeline.training.validation import TrainingPixels, validate
+from cd_pipeline.training.unfinished import TrainingState, random_states, set_random_states
+from cd_pipeline.training.validation import TrainingPixels, Validation, validate
 
-JUDGED_BY = {"f1": "F1", "iou": "IoU", "mean_image_iou": "mean IoU of the images"}
-Weights = dict[str, Tensor]
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One epoch: loss and scores of train, as it went, and of val, as in `Validation`."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    val_loss: float
-    val_f1: float
-    val_iou: float
-    val_mean_image_iou: float
-    val_pixel_accuracy: float
-    train_iou: float
-    train_pixel_accuracy: float
-    threshold: float | None
-    train_seconds: float
-    val_seconds: float
-    images_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +43,57 @@ class TrainingResult:
 
 
 @dataclass(slots=True)
-class Progress:
-    """The best epoch so far: the last one that beat the best by more than `min_improvement`.
+class _Course:
+    """What changes from epoch to epoch."""
 
-    Patience counts only once the best beats `floor_f1`. With that of marking everything as changed, training
-    does not stop before the network has begun to tell change from no change.
-    """
+    network: nn.Module
+    average: ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: RateSchedule
+    progress: Progress
+    runtime: Runtime
 
-    min_improvement: float
-    patience: int | None
-    floor_f1: float = 0.0
-    best_by: str = "f1"
-    history: list[EpochRecord] = field(default_factory=list)
-    best: EpochRecord | None = None
-    weights: Weights = field(default_factory=dict)
+    def state(self) -> TrainingState:
+        """Return the state after the last epoch; its tensors are those that training goes on changing."""
+        best = self.progress.best
+        return TrainingState(
+            epoch=len(self.progress.history),
+            model=self.network.state_dict(),
+            average=self.average.module.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            random=random_states(self.runtime),
+            history=[asdict(record) for record in self.progress.history],
+            floor_f1=self.progress.floor_f1,
+            best_epoch=best.epoch if best else None,
+            best_weights=self.progress.weights,
+        )
 
-    def add(self, record: EpochRecord, model: nn.Module) -> None:
-        """Record an epoch; keep a copy of the weights where it is a new best."""
-        self.history.append(record)
-        if not math.isfinite(record.train_loss + record.val_loss):
-            return
-        if self.best is None or self._score(record) > self._score(self.best) + self.min_improvement:
-            self.best = record
-            self.weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    def restore(self, state: TrainingState) -> None:
+        """Go back to a state."""
+        self.network.load_state_dict(state.model)
+        self.average.module.load_state_dict(state.average)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scaler.load_state_dict(state.scaler)
+        progress = self.progress
+        progress.history = [EpochRecord(**row) for row in state.history]
+        progress.best = next((one for one in progress.history if one.epoch == state.best_epoch), None)
+        progress.weights = state.best_weights
+        progress.floor_f1 = state.floor_f1
+        for record in progress.history:
+            self.schedule.judged(record.val_loss)
+        set_random_states(state.random, self.runtime)
 
-    def _score(self, record: EpochRecord) -> float:
-        return float(getattr(record, f"val_{self.best_by}"))
-
-    @property
-    def stop_reason(self) -> str:
-        """Why training must stop now; "" to go on."""
-        last = self.history[-1]
-        if not math.isfinite(last.train_loss + last.val_loss):
-            return f"loss not finite in epoch {last.epoch}"
-        best = self.best
-        if best is None or self.patience is None:
-            return ""
-        learns = best.val_f1 > self.floor_f1 + self.min_improvement
-        if learns and last.epoch - best.epoch >= self.patience:
-            return f"no better val {JUDGED_BY[self.best_by]} in {self.patience} epochs"
-        return ""
+    def result(self, settings: TrainingSettings, pos_weight: float) -> TrainingResult:
+        """Return the best weights and how training went, now that it has ended."""
+        progress = self.progress
+        if progress.best is None:
+            raise FloatingPointError(
+                f"training: {progress.stop_reason}; lower training.learning_rate or raise training.adam_eps"
+            )
+        stop_reason = progress.stop_reason or f"all {settings.epochs} epochs done"
+        return TrainingResult(progress.weights, progress.best, progress.history, pos_weight, stop_reason)
 
 
 def train(
@@ -111,6 +104,8 @@ def train(
     runtime: Runtime,
     *,
     class_weights: Sequence[float] | None = None,
+    resume: TrainingState | None = None,
+    keep: Callable[[TrainingState], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     show_progress: bool = False,
 ) -> TrainingResult:
@@ -118,6 +113,9 @@ def train(
 
     Where the runtime is one of several processes, all of them call this with the same arguments: each takes its
     part of every batch, gradients are averaged, and the first one validates.
+
+    A training that resumes ends with the weights of one that was never stopped: bit by bit on a CPU with the
+    same threads, alone or in two processes. The sums of more processes can differ in the last digits.
 
     Args:
         model: maps the pictures of a sample to logits, in training to those of several heads where it has them;
@@ -127,6 +125,8 @@ def train(
         settings: all constants.
         runtime: device, precision and threads.
         class_weights: of the loss of several classes; None: all equal.
+        resume: the state of the same training after some epoch, to go on from; None: from the start.
+        keep: given the state after each epoch, before `on_epoch`; it must write or copy what it wants to keep.
         on_epoch: called after each epoch.
         show_progress: draw a bar for train and valid.
 
@@ -138,41 +138,34 @@ def train(
     model = joined(runtime.place(model), runtime)
     loader = BatchLoader(train_set, runtime, settings.batch_size, shuffle_seed=settings.seed, shared=True)
     loss = build_loss(loader, settings, class_weights).to(runtime.device)
-    optimizer = build_optimizer(model, settings)
-    scaler = torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler)
-    # one fused update of all float tensors, batch statistics included
-    average = ModelEmaV3(alone(model), decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True)
-    steps = len(loader)
-    schedule = RateSchedule(settings, steps)
-    progress = Progress(settings.min_improvement, settings.patience, best_by=settings.best_by)
-    for epoch in range(settings.epochs):
-        rates = schedule.epoch(epoch)
+    course = _course(model, settings, runtime, len(loader), train_set.task)
+    if resume is not None:
+        course.restore(resume)
+    progress = course.progress
+    while len(progress.history) < settings.epochs and not progress.stop_reason:
         started = time.perf_counter()
-        name = f"epoch {epoch + 1}/{settings.epochs} train"
-        pixels = TrainingPixels(train_set.task, runtime)
+        epoch, pixels = len(progress.history), TrainingPixels(train_set.task, runtime)
+        rates = course.schedule.epoch(epoch)
         train_loss = train_epoch(
             model,
-            average,
-            _bar(loader.epoch(epoch), len(loader), name, show_progress),
+            course.average,
+            _bar(
+                loader.epoch(epoch), len(loader), f"epoch {epoch + 1}/{settings.epochs} train", show_progress
+            ),
             rates,
             loader.weights,
             loss,
-            optimizer,
-            scaler,
+            course.optimizer,
+            course.scaler,
             settings.clip_norm,
             runtime,
             pixels,
-            first_step=epoch * steps,
+            first_step=epoch * len(loader),
         )
         train_iou, train_accuracy = pixels.iou_and_accuracy(runtime)
         trained = time.perf_counter()
-        val_steps = math.ceil(len(val_set) / settings.batch_size)
-        shown = partial(_bar, steps=val_steps, name="valid", show=show_progress)
-        scores = from_the_first(
-            runtime,
-            lambda shown=shown: validate(average.module, val_set, loss, settings, runtime, progress=shown),  # type: ignore[misc]
-        )
-        schedule.judged(scores.loss)
+        scores = _validated(course, val_set, loss, settings, show_progress)
+        course.schedule.judged(scores.loss)
         record = EpochRecord(
             epoch=epoch + 1,
             learning_rate=rates[-1],
@@ -188,20 +181,51 @@ def train(
             train_seconds=trained - started,
             val_seconds=time.perf_counter() - trained,
             images_per_second=len(train_set) / (trained - started),
+            memory_gb=memory_gb(runtime),
+            gpu_memory_gb=gpu_memory_gb(runtime),
         )
         waits = settings.wait_for_floor and settings.best_by == "f1"
         progress.floor_f1 = scores.floor_f1 if waits else -1.0
-        progress.add(record, average.module)
+        progress.add(record, course.average.module)
+        if keep is not None:
+            keep(course.state())
         on_epoch(record)
-        if progress.stop_reason:
-            break
-    if progress.best is None:
-        raise FloatingPointError(
-            f"training: {progress.stop_reason}; lower training.learning_rate or raise training.adam_eps"
-        )
-    stop_reason = progress.stop_reason or f"all {settings.epochs} epochs done"
-    pos_weight = float(loss.pos_weight)
-    return TrainingResult(progress.weights, progress.best, progress.history, pos_weight, stop_reason)
+    return course.result(settings, float(loss.pos_weight))
+
+
+def _course(
+    model: nn.Module, settings: TrainingSettings, runtime: Runtime, steps: int, task: Task
+) -> _Course:
+    judged_by = score_names(task)[settings.best_by]
+    return _Course(
+        network=alone(model),
+        # one fused update of all float tensors, batch statistics included
+        average=ModelEmaV3(
+            alone(model), decay=settings.ema_decay, use_warmup=settings.ema_warmup, foreach=True
+        ),
+        optimizer=build_optimizer(model, settings),
+        scaler=torch.amp.GradScaler(runtime.device_type, enabled=runtime.uses_grad_scaler),
+        schedule=RateSchedule(settings, steps),
+        progress=Progress(
+            settings.min_improvement, settings.patience, best_by=settings.best_by, judged_by=judged_by
+        ),
+        runtime=runtime,
+    )
+
+
+def _validated(
+    course: _Course,
+    val_set: ItemDataset,
+    loss: ChangeLoss | SegmentationLoss,
+    settings: TrainingSettings,
+    show: bool,
+) -> Validation:
+    steps = math.ceil(len(val_set) / settings.batch_size)
+    shown = partial(_bar, steps=steps, name="valid", show=show)
+    return from_the_first(
+        course.runtime,
+        lambda: validate(course.average.module, val_set, loss, settings, course.runtime, progress=shown),
+    )
 
 
 def train_epoch(

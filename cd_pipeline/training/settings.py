@@ -1,8 +1,9 @@
 """Settings of training; the defaults are the published constants."""
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 CODE_VERSION = 1
 """Raised when training makes other weights of the same data, settings and package versions."""
@@ -251,6 +252,18 @@ class TrainingSettings(BaseModel):
     tensorboard: bool = Field(
         default=False, description="scalars of each epoch for TensorBoard, beside history.parquet"
     )
+    mlflow: bool = Field(
+        default=False,
+        description="a run of each training on the MLflow server of MLFLOW_TRACKING_URI, in an experiment of the "
+        "recipe's name; needs the extra mlflow",
+    )
+
+    @field_validator("mlflow")
+    @classmethod
+    def _its_extra_is_installed(cls, wanted: bool) -> bool:
+        if wanted and find_spec("mlflow") is None:
+            raise ValueError("needs mlflow: pip install -c constraints.txt -e '.[mlflow]', or leave it out")
+        return wanted
 
     def loss_options(self) -> dict[str, Any]:
         """Return the options of `build_segmentation_loss`.

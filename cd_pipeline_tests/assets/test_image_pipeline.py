@@ -20,12 +20,13 @@ from cd_pipeline.data.images import write_png
 from cd_pipeline.data.palette import VOC_PALETTE, write_palette_png
 from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.recipe import Recipe
+from cd_pipeline.training.loop import train_epoch
 from cd_pipeline_tests.assets.tiny import checks, failure, metadata, run, versions
 
 SIDE = 64
 MASK_ASSETS = (
     *("raw_images", "split", "image_manifest", "checkpoint", "threshold"),
-    *("test_predictions", "mlpackage", "cross_datasets"),
+    *("test_predictions", "report", "mlpackage", "cross_datasets"),
 )
 CLASSES = ("ground", "disc", "square")
 NETWORK = {"name": "unet", "widths": [8, 16, 32], "align_corners": False}
@@ -194,6 +195,35 @@ def test_a_network_of_each_data_set_is_tested_on_all_of_them(walls: Run) -> None
     ]
     both = table[table["trained_on"] == "all of them"]
     assert sum(both["images"]) == walls.metrics()["images"]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_was_stopped_does_not_train_again_what_it_had(
+    walls: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(walls.folder, tmp_path / "walls")
+    own = tmp_path / "walls" / "cross_datasets"
+    (own / "table.parquet").unlink()
+
+    def stop(*arguments: object) -> None:
+        raise ValueError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cd_pipeline.assets.cross_datasets.image_report", stop)
+        recipe = mask_recipe(walls.source)
+        assert not run(recipe, tmp_path, select=["cross_datasets"], raise_on_error=False, workers=0).success
+    assert [path.name for path in (own / ".unfinished").iterdir()] == ["new.pt"]
+    epochs = []
+
+    def counted(*arguments: object, **options: object) -> float:
+        epochs.append(options["first_step"])
+        return train_epoch(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("cd_pipeline.training.loop.train_epoch", counted)
+    result = run(recipe, tmp_path, select=["cross_datasets"], workers=0)
+    assert len(epochs) == recipe.training.epochs  # of the other data set
+    assert versions(result)["cross_datasets"] == versions(walls.result)["cross_datasets"]
+    assert not (own / ".unfinished").exists()
 
 
 def test_the_same_images_give_the_same_bytes_whatever_the_order_of_the_files(

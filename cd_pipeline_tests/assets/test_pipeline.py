@@ -27,6 +27,7 @@ ASSETS = (
     "checkpoint",
     "threshold",
     "test_predictions",
+    "report",
     "mlpackage",
 )
 EVENT_LOG_LIMIT = 100_000

@@ -4,21 +4,12 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from cd_pipeline.data.datasets import EpochSampler
-from cd_pipeline.data.images import write_png
-from cd_pipeline.data.manifest import write_pairs
-from cd_pipeline.data.settings import InputSettings
-from cd_pipeline.data.task import Task
-from cd_pipeline.models.runtime import Runtime
-from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline.training.job import TrainingJob, run_job
-from cd_pipeline.training.loop import EpochRecord
-from cd_pipeline.training.settings import TrainingSettings
-from cd_pipeline_tests.tiny_pairs import draw_pair, write_pair
+from cd_pipeline.training.progress import EpochRecord
+from cd_pipeline_tests.training.tiny_job import draw_job
 
 LOGGER = logging.getLogger(__name__)
 TRAIN_PAIRS = 13
@@ -27,32 +18,7 @@ TRAIN_PAIRS = 13
 
 @pytest.fixture
 def job(tmp_path: Path) -> TrainingJob:
-    """A network with group norm, whose result does not depend on how a batch is divided."""
-    rows = [
-        write_pair(
-            tmp_path, f"p{i}", draw_pair(i, 32, changed=i % 4 != 3), "train" if i < TRAIN_PAIRS else "val"
-        )
-        for i in range(TRAIN_PAIRS + 4)
-    ]
-    part = np.zeros((32, 32), np.uint8)
-    part[:4] = 255  # of every third pair only these rows count
-    write_png(tmp_path / "valid" / "part.png", part)
-    rows = [replace(row, valid="source:valid/part.png") if i % 3 == 0 else row for i, row in enumerate(rows)]
-    write_pairs(tmp_path / "pairs.parquet", rows)
-    return TrainingJob(
-        manifest=tmp_path / "pairs.parquet",
-        source=tmp_path,
-        workspace=tmp_path,
-        input=InputSettings(size=32),
-        task=Task(),
-        synthesis=PublishedSynthesis(),
-        augmentation=None,
-        model=ModelSettings(name="siamese_unet", width=8, norm="group"),
-        training=TrainingSettings.model_validate(
-            {"preset": "siamese", "epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "max_pos_weight": 10}
-        ),
-        runtime=Runtime(threads=1),
-    )
+    return draw_job(tmp_path, TRAIN_PAIRS)
 
 
 def test_a_job_survives_being_written_to_a_file(job: TrainingJob) -> None:

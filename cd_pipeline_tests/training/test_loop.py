@@ -22,14 +22,9 @@ from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 from cd_pipeline.models.unet_plus_plus import UNetPlusPlus
 from cd_pipeline.training.checkpoint import weights_digest
-from cd_pipeline.training.loop import (
-    EpochRecord,
-    Progress,
-    TrainingResult,
-    build_loss,
-    train,
-)
+from cd_pipeline.training.loop import TrainingResult, build_loss, train
 from cd_pipeline.training.losses import ChangeLoss
+from cd_pipeline.training.progress import EpochRecord, Progress
 from cd_pipeline.training.segmentation_losses import build_segmentation_loss
 from cd_pipeline.training.settings import TrainingSettings
 from cd_pipeline.training.validation import Validation, validate
@@ -379,6 +374,8 @@ def record(epoch: int, f1: float, loss: float = 0.5) -> EpochRecord:
         train_seconds=1.0,
         val_seconds=1.0,
         images_per_second=10.0,
+        memory_gb=0.5,
+        gpu_memory_gb=None,
     )
 
 

@@ -1,0 +1,152 @@
+"""What results depend on beside code, settings and earlier assets: folders of the user's, and the machine.
+
+Nothing here loads torch: an asset that nothing has changed for is to take no time.
+"""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cd_pipeline.assets.memo import Also, on_disk
+from cd_pipeline.data.files import digest, file_digest
+from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Compute, Workspace
+
+PICTURES = ("opencv-python", "numpy", "pillow")
+"""The packages that decode, draw and write pictures."""
+NETWORKS = ("torch", "timm", *PICTURES)
+"""The packages that predict."""
+GPUS = Path("/proc/driver/nvidia/gpus")
+PAIR_PARTS = ("A", "B", "label")
+
+
+def raw_source(recipe: Recipe) -> Also:
+    """Return what tells the raw folder of a recipe, of which every file is read each time, by content."""
+
+    def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        root = workspace.configured_source(recipe)
+        if root is None:
+            return {"source": "sample"}
+        folders = [root / folder for folder in read_folders(recipe, root)]
+        return {"source": (str(root.absolute()), folders_digest(root, folders, compute.cores))}
+
+    return also
+
+
+def read_folders(recipe: Recipe, root: Path) -> list[str]:
+    """Return the folders in a raw folder that its reader looks into, which can lie in a larger tree.
+
+    Raises:
+        FileNotFoundError, ValueError: the reader finds no layout of its own.
+    """
+    from cd_pipeline.data import masked_images, photos, two_date, voc
+    from cd_pipeline.data.split import SPLITS
+
+    match recipe.source.layout:
+        case "labelled_photos":
+            outer: Sequence[str] = photos.find_trees(root)
+            inner: Sequence[str] = ("images", "labels")
+        case "two_date":
+            outer, inner = ("", *SPLITS), (*two_date.PARTS, two_date.LISTS)
+        case "masked_images":
+            outer, inner = masked_images.find_data_sets(root), masked_images.PARTS
+        case "voc":
+            outer, inner = voc.find_trees(root), (*voc.PARTS, voc.LISTS)
+    return [f"{one}/{part}" if one else part for one in outer for part in inner]
+
+
+def beside(recipe: Recipe, *assets: str) -> Also:
+    """Return what tells assets that are looked at if they are there, without being waited for."""
+
+    def also(workspace: Workspace) -> Mapping[str, object]:
+        return {asset: on_disk(workspace.folder(recipe, asset)) for asset in assets}
+
+    return also
+
+
+def real_pairs_and_machine(recipe: Recipe) -> Also:
+    """Return what tells the folder of real pairs, if there is one, and the machine that predicts."""
+
+    def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        root = workspace.configured_pairs(recipe)
+        if root is None:
+            return {"real pairs": "none"}
+        found = folders_digest(root, [root / part for part in PAIR_PARTS], compute.cores)
+        return {"real pairs": (str(root.absolute()), found), **predicting(workspace, compute)}
+
+    return also
+
+
+def predicting(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+    """Return what predictions in float32 depend on; threads change no more than their last digits."""
+    return {"machine": (compute.device, compute.channels_last, accelerators())}
+
+
+def training(recipe: Recipe) -> Also:
+    """Return what trained weights depend on: the machine with its threads, and how long sample data is learnt."""
+
+    def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        start = recipe.model.start_from and Path(recipe.model.start_from).expanduser()
+        return {
+            "machine": (compute.model_dump_json(exclude={"workers", "threads"}), accelerators()),
+            "threads": compute.cores,
+            "sample data": workspace.configured_source(recipe) is None,
+            "start weights": file_digest(start) if start and start.is_file() else "",
+        }
+
+    return also
+
+
+def accelerators() -> tuple[str, ...]:
+    """Return the kind of machine and its GPUs, without asking torch."""
+    models = [
+        line.partition(":")[2].strip()
+        for file in sorted(GPUS.glob("*/information"))
+        for line in file.read_text().splitlines()
+        if line.startswith("Model:")
+    ]
+    return (
+        platform.system(),
+        platform.machine(),
+        os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        *models,
+    )
+
+
+def folders_digest(root: Path, folders: Sequence[Path], threads: int) -> str:
+    """Return a hash of the names and bytes of all files in some folders; one that is missing is told too.
+
+    Args:
+        root: names are relative to it.
+        folders: below the root.
+        threads: files read at a time; the hash does not depend on it.
+    """
+    paths = sorted(path for folder in folders for path in _files(folder))
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        contents = list(pool.map(_content, paths))
+    there = [(folder.relative_to(root).as_posix(), folder.is_dir()) for folder in folders]
+    names = (os.fsencode(path.relative_to(root)) for path in paths)
+    return digest(there, *(part for pair in zip(names, contents, strict=True) for part in pair))
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    # follows links to folders, as the readers do; `above` stops a link that leads back up
+    real = folder.resolve()
+    for path in folder.iterdir() if folder.is_dir() and real not in above else ():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, (*above, real))
+        else:
+            yield path
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():  # a link that leads nowhere, or a pipe, which would wait for ever
+        return "no file"
+    try:
+        return file_digest(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
