@@ -1,0 +1,1 @@
+"""The Dagster UI as a person uses it, in a browser."""
