@@ -1,6 +1,7 @@
 """Asset checks of a recipe. A failed one that makes later assets worthless blocks them."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +13,8 @@ from cd_pipeline.assets.inputs import (
     rendered_pairs,
     trained,
 )
+from cd_pipeline.assets.stage import LOCK
+from cd_pipeline.data.file_lock import locked
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -34,14 +37,38 @@ def build_checks(recipe: Recipe) -> Sequence[dg.AssetChecksDefinition]:
         *(of_classes if recipe.task.multi_class else of_masks),
         finite_loss_check(recipe),
         agreement_check(recipe),
+        not_worse_check(recipe),
     ]
+
+
+def locked_check(
+    recipe: Recipe, asset: str, *, blocking: bool = True
+) -> Callable[[Callable[[Workspace], dg.AssetCheckResult]], dg.AssetChecksDefinition]:
+    """Make a check of an asset from a function; no other run touches the recipe's files meanwhile.
+
+    Args:
+        recipe: of the asset.
+        asset: its name within the recipe.
+        blocking: a failure keeps later assets from being made.
+    """
+
+    def decorate(body: Callable[[Workspace], dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
+        @functools.wraps(body)
+        def guarded(workspace: Workspace) -> dg.AssetCheckResult:
+            lock = workspace.recipe_folder(recipe) / LOCK
+            with locked(lock, f"checking {asset} of {recipe.name}", dg.get_dagster_logger()):
+                return body(workspace)
+
+        return dg.asset_check(asset=dg.AssetKey(recipe.asset_key(asset)), blocking=blocking)(guarded)
+
+    return decorate
 
 
 def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """No picture may be in two splits."""
     asset = recipe.split_asset
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(asset)), blocking=True)
+    @locked_check(recipe, asset)
     def no_picture_in_two_splits(workspace: Workspace) -> dg.AssetCheckResult:
         """The same picture, under whatever name, is in one split only."""
         from cd_pipeline.data.image_manifest import read_masked_images
@@ -70,7 +97,7 @@ def split_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def mask_values_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """Masks hold only 0 and 255 and have the size of their after image."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    @locked_check(recipe, "change_masks")
     def masks_are_binary_and_sized(workspace: Workspace) -> dg.AssetCheckResult:
         """Every mask holds only 0 and 255 and has the size of its after image."""
         from cd_pipeline.evaluation.masks import mask_faults
@@ -89,7 +116,7 @@ def mask_values_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """Where before and after differ, the mask is 255."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("change_masks")), blocking=True)
+    @locked_check(recipe, "change_masks")
     def masks_tell_the_truth(workspace: Workspace) -> dg.AssetCheckResult:
         """Where before and after differ, before any nuisance, the mask is 255.
 
@@ -134,7 +161,7 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The share of changed or marked pixels is plausible."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key(recipe.sample_assets[-1])), blocking=True)
+    @locked_check(recipe, recipe.sample_assets[-1])
     def positive_share_is_plausible(workspace: Workspace) -> dg.AssetCheckResult:
         """Between 0.5 % and 60 % of each split's pixels are changed, or marked.
 
@@ -159,7 +186,7 @@ def positive_share_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def finite_loss_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """All losses are finite."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    @locked_check(recipe, "checkpoint")
     def losses_are_finite(workspace: Workspace) -> dg.AssetCheckResult:
         """Train and val loss are finite in every epoch."""
         import numpy as np
@@ -183,7 +210,7 @@ def finite_loss_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The network beats marking everything."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    @locked_check(recipe, "checkpoint")
     def beats_marking_everything(workspace: Workspace) -> dg.AssetCheckResult:
         """Val F1 is above that of marking every pixel; of pairs, plain differencing at its best stands beside it."""
         from cd_pipeline.data.samples import input_samples
@@ -213,7 +240,7 @@ def floor_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def known_classes_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """What val and test hold can be learnt from train."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("image_manifest")), blocking=True)
+    @locked_check(recipe, "image_manifest")
     def classes_are_in_train(workspace: Workspace) -> dg.AssetCheckResult:
         """Every class of val and test is in train too.
 
@@ -257,7 +284,7 @@ def known_classes_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def baseline_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The network beats the most frequent class everywhere."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("checkpoint")), blocking=True)
+    @locked_check(recipe, "checkpoint")
     def beats_the_most_frequent_class(workspace: Workspace) -> dg.AssetCheckResult:
         """Val mIoU is above that of the most frequent class everywhere."""
         import numpy as np
@@ -290,7 +317,7 @@ def class_totals(images: "Sequence[LabelledImage]") -> list[int]:
 def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The package agrees with the checkpoint."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("mlpackage")), blocking=True)
+    @locked_check(recipe, "mlpackage")
     def package_agrees_with_checkpoint(workspace: Workspace) -> dg.AssetCheckResult:
         """The package, read back and executed op by op on the test set, gives what the checkpoint gives.
 
@@ -324,7 +351,7 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
 def not_worse_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """The newest package is not worse than the one that was shipped."""
 
-    @dg.asset_check(asset=dg.AssetKey(recipe.asset_key("release")))
+    @locked_check(recipe, "release", blocking=False)
     def challenger_is_not_worse(workspace: Workspace) -> dg.AssetCheckResult:
         """The package of this checkpoint was released; otherwise an earlier one stays shipped."""
         from cd_pipeline.assets.inputs import chosen_threshold

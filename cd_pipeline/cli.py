@@ -1,4 +1,4 @@
-"""The command `cd-pipeline`: a trained model on photos of one's own."""
+"""The command `cd-pipeline`: a trained model on photos of one's own, and which model is shipped."""
 
 import argparse
 import json
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from cd_pipeline.prediction.folder import Found, Row
 
 DONE, SOME_LEFT_OUT, WRONG = 0, 1, 2
-DEFAULT_MODEL = Path("rooms", "mlpackage", "change_ts.pt")
-"""In the data root."""
+RELEASED = Path("rooms", "release", "current")
+"""What is shipped, in the data root."""
+NOT_RELEASED = Path("rooms", "mlpackage")
+"""The newest package, where nothing was released yet."""
+DEFAULT_MODEL = "change_ts.pt"
 REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*mlpackage"'
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LISTED_BOXES = 10
@@ -54,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        return _predict(given)
+        code: int = given.run(given)
+        return code
     except (ValueError, OSError) as error:
         print(f"cd-pipeline {given.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG
@@ -65,9 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
+    from cd_pipeline.release.command import add_release
+
     parser = _Parser(prog="cd-pipeline", description="Trained models of cd_pipeline on photos of your own.")
     parser.add_argument("--version", action="version", version=f"cd-pipeline {version('cd_pipeline')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="predict")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{predict,release}")
+    _add_predict(commands)
+    add_release(commands)
+    return parser
+
+
+def _add_predict(commands: Any) -> None:  # noqa: ANN401 - argparse keeps its type to itself
     predict = commands.add_parser(
         "predict",
         help="mark what changed between two photos, or what is in one",
@@ -76,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    predict.set_defaults(run=_predict)
     predict.add_argument(
         "photos", nargs="+", type=Path, metavar="PHOTO", help="one or two photos, or folders of them"
     )
@@ -98,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--model",
         type=Path,
-        help=f"TorchScript or checkpoint (.pt), .mlpackage or .onnx; default: {DEFAULT_MODEL} in CD_PIPELINE_DATA, or in data",
+        help=f"TorchScript or checkpoint (.pt), .mlpackage or .onnx; default: in CD_PIPELINE_DATA, or in data, {RELEASED / DEFAULT_MODEL}, or {NOT_RELEASED / DEFAULT_MODEL} where nothing was released yet",
     )
     predict.add_argument(
         "--threshold", type=float, help="above it a pixel is marked, 0 to 1; default: the model's own"
@@ -114,7 +127,6 @@ def _parser() -> argparse.ArgumentParser:
         help="bring the second photo to the first one's view before: ecc for small movements, features for larger ones; what it does not show is not marked",
     )
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
-    return parser
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -156,12 +168,25 @@ def _check_outputs(given: argparse.Namespace, *, of_folders: bool) -> None:
 def _model(given: argparse.Namespace) -> "Model":
     from cd_pipeline.prediction.detector import load_model
 
-    path: Path = given.model or Path(os.environ.get("CD_PIPELINE_DATA") or "data") / DEFAULT_MODEL
-    if given.model is None and not path.exists():
-        raise FileNotFoundError(f"{path} is not there: run {REMEDY}, or give a model with --model")
+    path: Path = given.model or _default_model()
     if given.model is None and len(given.photos) == 1:
         raise UsageError("one photo needs a model of single images: give it with --model")
     return load_model(path, device=given.device, threshold=given.threshold)
+
+
+def _default_model() -> Path:
+    root = Path(os.environ.get("CD_PIPELINE_DATA") or "data")
+    released, newest = root / RELEASED, root / NOT_RELEASED / DEFAULT_MODEL
+    if not os.path.lexists(released):
+        if not newest.exists():
+            raise FileNotFoundError(f"{newest} is not there: run {REMEDY}, or give a model with --model")
+        return newest
+    if not (released / DEFAULT_MODEL).exists():  # no reason to take one that was not released
+        raise FileNotFoundError(
+            f"{released / DEFAULT_MODEL} is not there: ship a version with cd-pipeline release rollback VERSION, "
+            "or give a model with --model"
+        )
+    return released / DEFAULT_MODEL
 
 
 def _options(model: "Model", given: argparse.Namespace) -> dict[str, Any]:

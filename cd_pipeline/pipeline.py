@@ -15,6 +15,7 @@ from cd_pipeline.assets.raw_images import raw_images_asset
 from cd_pipeline.assets.raw_pairs import raw_pairs_asset
 from cd_pipeline.assets.raw_photos import raw_photos_asset
 from cd_pipeline.assets.real_pairs import real_pairs_asset
+from cd_pipeline.assets.release import release_asset
 from cd_pipeline.assets.report import report_asset
 from cd_pipeline.assets.split import split_asset
 from cd_pipeline.assets.test_predictions import test_predictions_asset
@@ -72,6 +73,7 @@ def build_pipeline(recipe: Recipe) -> dg.Definitions:
         test_predictions_asset,
         report_asset,
         mlpackage_asset,
+        release_asset,
         *FURTHER_STAGES[layout],
     ]
     assets = dg.map_asset_specs(

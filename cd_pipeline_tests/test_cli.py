@@ -184,6 +184,30 @@ def test_without_the_default_model_the_error_says_how_to_make_it(
     assert f"change_ts.pt is not there: run {remedy}" in said(capsys)
 
 
+def test_what_was_released_goes_before_what_was_only_made(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = two_photos(tmp_path)
+    release = tmp_path / "data/rooms/release"
+    write_torchscript(release / "versions/0123456789ab/change_ts.pt", recipe="released")
+    (release / "current").symlink_to("versions/0123456789ab")
+    assert main(["predict", str(before), str(after), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["model"]
+    assert (told["recipe"], told["path"]) == ("released", str(release / "current/change_ts.pt"))
+
+
+def test_a_release_that_leads_nowhere_is_no_reason_to_take_what_was_not_released(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = two_photos(tmp_path)
+    release = tmp_path / "data/rooms/release"
+    release.mkdir()
+    (release / "current").symlink_to("versions/0123456789ab")
+    assert main(["predict", str(before), str(after)]) == 2
+    remedy = "ship a version with cd-pipeline release rollback VERSION"
+    assert f"current/change_ts.pt is not there: {remedy}" in said(capsys)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -234,12 +258,14 @@ def test_what_the_parser_refuses_is_one_line_and_code_2(
 def test_help_tells_the_exit_codes_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
         (["predict", "--help"], "exit codes: 0 done; 1 some"),
+        (["predict", "--help"], "rooms/release/current/change_ts.pt"),
+        (["release", "--help"], "exit codes: 0 done; 2 wrong"),
         (["--version"], "cd-pipeline 0"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0
-        assert expected in capsys.readouterr().out
+        assert expected in " ".join(capsys.readouterr().out.split())
 
 
 def run_cold(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

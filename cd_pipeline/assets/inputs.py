@@ -99,6 +99,15 @@ def examples_on_disk(
     return rendered_pairs(workspace, recipe, split)
 
 
+def manifest_rows(workspace: Workspace, recipe: Recipe) -> "Sequence[Pair] | Sequence[LabelledImage]":
+    """Read all rows of the manifest, also of pairs that are drawn anew each epoch."""
+    from cd_pipeline.data.manifest import read_pairs
+
+    if recipe.one_image:
+        return labelled_images(workspace, recipe)
+    return read_pairs(manifest_path(workspace, recipe))
+
+
 def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":
     """Read the checkpoint.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cd_pipeline.assets.identity import NETWORKS
-from cd_pipeline.assets.inputs import chosen_threshold, examples_on_disk, measured, trained
+from cd_pipeline.assets.inputs import chosen_threshold, examples_on_disk, manifest_rows, measured, trained
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from cd_pipeline.export.interface import ModelInterface
     from cd_pipeline.training.checkpoint import Checkpoint
 
-CHECKED_SAMPLES = 320
-"""Samples, or tiles of large ones, that the exports are compared with the checkpoint on."""
+CHECKED_SAMPLES = 500
+"""Test samples, or tiles of large ones, that the exports are compared with the checkpoint on; of more than that,
+every second, third and so on."""
 TOLD_METRICS = (
     *("pairs", "images", "precision", "recall", "f1", "iou", "mean_image_f1", "differencing_oracle_f1"),
     *("ods", "ois", "miou", "pixel_accuracy"),
@@ -41,7 +42,7 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
         after=after,
         kinds=["coreml"],
         settings=used,
-        code_version=2,
+        code_version=3,
         packages=(*NETWORKS, "coremltools", *ONNX_PACKAGES),
     )
     def mlpackage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -167,7 +168,7 @@ def card(
     """Return the model card."""
     from cd_pipeline.export.model_card import CardFacts, model_card
 
-    splits = Counter(example.split for example in examples_on_disk(workspace, recipe))
+    splits = Counter(example.split for example in manifest_rows(workspace, recipe))
     parameters = sum(value.numel() for value in saved.model().parameters())
     return model_card(
         CardFacts(

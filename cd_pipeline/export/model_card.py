@@ -31,7 +31,7 @@ class CardFacts:
         marking: how masks are made of the probability.
         network: its name and number of parameters.
         pretrained: its encoder started from ImageNet weights.
-        samples: counts of samples by split.
+        samples: rows of the manifest by split.
         metrics: of the test set, by name; what is not a plain number is left out.
         delivery: as of `Delivery.plain`.
         versions: of packages and data, by name.
@@ -109,7 +109,7 @@ def _results(facts: CardFacts) -> list[str]:
 def _training(facts: CardFacts) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in facts.samples.items())
     start = "ImageNet weights in the encoder" if facts.pretrained else "fresh weights"
-    return [f"Network: {facts.network}, from {start}. Samples: {counts}. Recipe: `{facts.interface.recipe}`."]
+    return [f"Network: {facts.network}, from {start}. Rows of the manifest: {counts}. Recipe: `{facts.interface.recipe}`."]
 
 
 def _agreement(facts: CardFacts) -> list[str]:

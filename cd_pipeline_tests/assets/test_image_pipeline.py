@@ -26,7 +26,7 @@ from cd_pipeline_tests.assets.tiny import checks, failure, metadata, run, versio
 SIDE = 64
 MASK_ASSETS = (
     *("raw_images", "split", "image_manifest", "checkpoint", "threshold"),
-    *("test_predictions", "report", "mlpackage", "cross_datasets"),
+    *("test_predictions", "report", "mlpackage", "release", "cross_datasets"),
 )
 CLASSES = ("ground", "disc", "square")
 NETWORK = {"name": "unet", "widths": [8, 16, 32], "align_corners": False}

@@ -27,6 +27,7 @@ ASSETS = (
     "checkpoint",
     "threshold",
     "test_predictions",
+    "release",
     "report",
     "mlpackage",
 )
@@ -53,7 +54,7 @@ def test_every_asset_is_made_and_every_check_passes(whole: Run) -> None:
     assert whole.result.success
     assert set(versions(whole.result)) == set(ASSETS)
     outcome = checks(whole.result)
-    assert len(outcome) == 7
+    assert len(outcome) == 8
     assert all(outcome.values()), outcome
 
 

@@ -122,7 +122,7 @@ def test_the_card_says_results_agreement_and_what_was_not_verified(card: str) ->
         "| pairs | 35 |",
         "what plain differencing of the two photos reaches",
         "Author: not stated. Licence: CC-BY-4.0. Version: 7.",
-        "Samples: 118 train, 33 val.",
+        "Rows of the manifest: 118 train, 33 val.",
         "It was not run by Core ML, nor on any device.",
         "coremltools issue 2625",
         "| ONNX, by ONNX Runtime | 4 |",

@@ -36,11 +36,11 @@ def releases(tmp_path: Path) -> Releases:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file and link below a folder, with what it holds."""
+    """Every file and link below a folder but the lock, with what it holds."""
     return {
         path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else file_digest(path)
         for path in folder.rglob("*")
-        if path.is_symlink() or path.is_file()
+        if (path.is_symlink() or path.is_file()) and path.name != ".lock"
     }
 
 

@@ -1,0 +1,1 @@
+"""Champion and challenger: which package is shipped, why, and which are kept."""
