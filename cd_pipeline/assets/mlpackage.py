@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cd_pipeline.export.agreement import Agreement
     from cd_pipeline.export.coreml import PackageLabel
     from cd_pipeline.export.delivery import Delivery, DeliveryPlan
-    from cd_pipeline.export.interface import ModelInterface
     from cd_pipeline.training.checkpoint import Checkpoint
 
 CHECKED_SAMPLES = 500
@@ -106,9 +105,10 @@ def delivery_plan(
     """Return what is written, and what is said in it."""
     from cd_pipeline.export.agreement import AgreementLimits
     from cd_pipeline.export.delivery import DeliveryPlan
+    from cd_pipeline.export.interface import interface_of
 
     return DeliveryPlan(
-        interface=model_interface(recipe, saved, chosen),
+        interface=interface_of(recipe, saved, chosen.threshold if chosen else None),
         package=recipe.package,
         torchscript=recipe.torchscript,
         onnx=recipe.onnx,
@@ -123,29 +123,6 @@ def delivery_plan(
         precision=recipe.export.precision,
         limits=AgreementLimits(**recipe.export.limits()),
         mask=recipe.export.mask,
-    )
-
-
-def model_interface(
-    recipe: Recipe, saved: "Checkpoint", chosen: "ChosenThreshold | None"
-) -> "ModelInterface":
-    """Return how the network is used."""
-    from cd_pipeline.export.interface import ModelInterface
-
-    return ModelInterface(
-        task=recipe.task,
-        size=recipe.input.size,
-        fit=recipe.input.fit,
-        overlap=int(recipe.prediction.overlap * recipe.input.size),
-        threshold=chosen.threshold if chosen else None,
-        class_names=recipe.class_names if recipe.task.multi_class else (),
-        smooth=recipe.threshold.smooth,
-        opening=recipe.prediction.opening,
-        min_area=recipe.prediction.min_area,
-        clahe=recipe.input.clahe,
-        recipe=recipe.name,
-        checkpoint_version=saved.version,
-        data_version=saved.data_version,
     )
 
 

@@ -14,7 +14,7 @@ from cd_pipeline.assets.inputs import (
     rendered_pairs,
     trained,
 )
-from cd_pipeline.assets.mlpackage import CARD, model_interface
+from cd_pipeline.assets.mlpackage import CARD
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.assets.test_predictions import image_report
 from cd_pipeline.metadata import table
@@ -94,6 +94,7 @@ def candidate_of(
     """
     from cd_pipeline.data.files import digest, file_digest
     from cd_pipeline.export.coreml import package_digest
+    from cd_pipeline.export.interface import interface_of
     from cd_pipeline.prediction.opened_model import open_model
     from cd_pipeline.release.records import Candidate
 
@@ -102,7 +103,7 @@ def candidate_of(
     parts = [workspace.require(recipe, "mlpackage", name) for name in (recipe.package, *forms, CARD)]
     package = package_digest(parts[0])
     told = open_model(parts[1], "cpu").interface.to_metadata()
-    if told != model_interface(recipe, saved, chosen).to_metadata():
+    if told != interface_of(recipe, saved, chosen.threshold if chosen else None).to_metadata():
         raise _stale_package(workspace, recipe)
     require_agreement(workspace, recipe, saved.version, package)
     files = [path for part in parts for path in ([part] if part.is_file() else sorted(part.rglob("*")))]

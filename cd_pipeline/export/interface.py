@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cd_pipeline.data.task import Task
+
+if TYPE_CHECKING:
+    from cd_pipeline.recipe import Recipe
+    from cd_pipeline.training.checkpoint import Checkpoint
 
 Fit = Literal["resize", "tile"]
 
@@ -135,3 +139,28 @@ def _task(pictures: int, classes: int, where: str) -> Task:
             f"{where}: metadata entries pictures and classes: found {pictures} and {classes}, expected 1 or 2 "
             "pictures and 1 to 256 classes; export it again"
         ) from None
+
+
+def interface_of(recipe: "Recipe", saved: "Checkpoint", threshold: float | None) -> ModelInterface:
+    """Return how the network of a checkpoint is used.
+
+    Args:
+        recipe: that it was trained with.
+        saved: the checkpoint.
+        threshold: that was chosen for it; None: none, or of several classes.
+    """
+    return ModelInterface(
+        task=recipe.task,
+        size=recipe.input.size,
+        fit=recipe.input.fit,
+        overlap=int(recipe.prediction.overlap * recipe.input.size),
+        threshold=threshold,
+        class_names=recipe.class_names if recipe.task.multi_class else (),
+        smooth=recipe.threshold.smooth,
+        opening=recipe.prediction.opening,
+        min_area=recipe.prediction.min_area,
+        clahe=recipe.input.clahe,
+        recipe=recipe.name,
+        checkpoint_version=saved.version,
+        data_version=saved.data_version,
+    )

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.threshold import ChosenThreshold
-from cd_pipeline.export.interface import ModelInterface
+from cd_pipeline.export.interface import interface_of
 from cd_pipeline.prediction.device import exact_runtime
 from cd_pipeline.prediction.opened_model import ModelError, OpenedModel
 from cd_pipeline.recipe import Recipe
@@ -41,7 +41,7 @@ def open_checkpoint(path: Path, device: str = "auto") -> OpenedModel:
         form="checkpoint",
         device=runtime.device,
         network=network_probabilities(runtime.place(saved.model()), runtime),
-        interface=_interface(recipe, saved, threshold),
+        interface=interface_of(recipe, saved, threshold),
         no_threshold=reason,
     )
 
@@ -54,21 +54,3 @@ def _threshold_beside(path: Path, saved: Checkpoint) -> tuple[float | None, str]
     if chosen.checkpoint_version != saved.version:
         return None, f"{file} was chosen for another checkpoint"
     return chosen.threshold, ""
-
-
-def _interface(recipe: Recipe, saved: Checkpoint, threshold: float | None) -> ModelInterface:
-    return ModelInterface(
-        task=recipe.task,
-        size=recipe.input.size,
-        fit=recipe.input.fit,
-        overlap=int(recipe.prediction.overlap * recipe.input.size),
-        threshold=threshold,
-        class_names=recipe.class_names if recipe.task.multi_class else (),
-        smooth=recipe.threshold.smooth,
-        opening=recipe.prediction.opening,
-        min_area=recipe.prediction.min_area,
-        clahe=recipe.input.clahe,
-        recipe=recipe.name,
-        checkpoint_version=saved.version,
-        data_version=saved.data_version,
-    )

@@ -3,13 +3,9 @@
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +15,7 @@ import pytest
 
 from cd_pipeline_tests.assets.test_two_date_pipeline import draw_tiles
 from cd_pipeline_tests.browser import chromium_path, open_browser
+from cd_pipeline_tests.servers import free_port, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -47,9 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home.mkdir()
     settings = (ROOT / "dagster.yaml").read_text().replace("base_dir: .dagster", f"base_dir: {home}/.dagster")
     (home / "dagster.yaml").write_text(settings)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     cleaned = {k: v for k, v in os.environ.items() if not k.startswith(("CD_PIPELINE_", "DAGSTER_"))}
     own = {
         "DAGSTER_HOME": str(home),
@@ -57,32 +52,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "CD_PIPELINE_LEVIR": str(pairs),
     }
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", "workspace.yaml", "-p", str(port)]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**cleaned, **own}, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_for(f"{address}/server_info", process, folder / "log")
-            yield Server(address, pairs, folder / "log")
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(360):
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, log.read_text()[-2000:]
-            time.sleep(0.5)
-    raise TimeoutError(log.read_text()[-2000:])
+    address = f"http://127.0.0.1:{port}"
+    with served(command, ROOT, {**cleaned, **own}, f"{address}/server_info", folder / "log"):
+        yield Server(address, pairs, folder / "log")
 
 
 @pytest.fixture(scope="module")
