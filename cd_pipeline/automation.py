@@ -1,4 +1,7 @@
-"""What runs by itself once it is switched on in the UI: jobs, schedules and sensors of each recipe."""
+"""What runs by itself once it is switched on in the UI: jobs, schedules and sensors of each recipe.
+
+One sensor is always on. It starts nothing: it closes runs whose process has died.
+"""
 
 import json
 import time
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cd_pipeline.assets.stage import PROCESS_TAG
+from cd_pipeline.data.machine import has_ended
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
@@ -117,6 +122,28 @@ def folder_sensor(recipe: Recipe, job: "UnresolvedAssetJobDefinition") -> dg.Sen
         )
 
     return watch
+
+
+@dg.sensor(
+    name="runs_that_died",
+    minimum_interval_seconds=SENSOR_INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Calls runs failed whose process is gone: killed, or of a machine that was switched off. Dagster "
+    "would take them for running for ever, and keep every later run that needs their pool or recipe waiting.",
+)
+def runs_that_died(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Call runs failed whose process has died; they can then be executed again from where they stopped."""
+    at_work = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    dead = [
+        run
+        for run in context.instance.get_runs(dg.RunsFilter(statuses=at_work))
+        if PROCESS_TAG in run.tags and has_ended(run.tags[PROCESS_TAG])
+    ]
+    for run in dead:
+        context.instance.report_run_failed(run, "The process of this run was killed, or its machine stopped.")
+    return dg.SkipReason(
+        f"called failed: {', '.join(run.run_id for run in dead)}" if dead else "none has died"
+    )
 
 
 def automate(recipe: Recipe, assets: Sequence[dg.AssetsDefinition]) -> dg.Definitions:

@@ -2,13 +2,24 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from cd_pipeline.automation import RECIPE_TAG, automate, folder_sensor, recipe_jobs, remake_condition
+from cd_pipeline.assets.stage import PROCESS_TAG
+from cd_pipeline.automation import (
+    RECIPE_TAG,
+    automate,
+    folder_sensor,
+    recipe_jobs,
+    remake_condition,
+    runs_that_died,
+)
+from cd_pipeline.data.machine import this_process
 from cd_pipeline.definitions import defs
 from cd_pipeline.pipeline import build_pipeline
 from cd_pipeline.recipe import Recipe
@@ -34,9 +45,30 @@ def test_every_recipe_has_its_jobs_schedule_and_sensors(everything: dg.Repositor
     assert {f"{recipe}_{sensor}" for recipe in recipes for sensor in ("folder", "changes")} <= sensors
 
 
-def test_nothing_is_on_before_it_is_switched_on(everything: dg.RepositoryDefinition) -> None:
+def test_nothing_that_starts_runs_is_on_before_it_is_switched_on(everything: dg.RepositoryDefinition) -> None:
     assert {s.default_status for s in everything.schedule_defs} == {dg.DefaultScheduleStatus.STOPPED}
-    assert {s.default_status for s in everything.sensor_defs} == {dg.DefaultSensorStatus.STOPPED}
+    on = [s.name for s in everything.sensor_defs if s.default_status == dg.DefaultSensorStatus.RUNNING]
+    assert on == ["runs_that_died"]
+
+
+def test_runs_are_called_failed_only_when_their_process_has_died() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        gone = this_process().split()[0] + f" {ended.pid} 1700000000"
+    processes = {
+        "gone": gone,
+        "alive": this_process(),
+        "elsewhere": f"no-such-host {ended.pid} 1",
+        "unknown": "",
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+        for process in processes.values():
+            tags = {PROCESS_TAG: process} if process else {}
+            run = dg.DagsterRun(job_name="retrain", status=dg.DagsterRunStatus.STARTED, tags=tags)
+            instance.add_run(run)
+        for _ in range(2):
+            runs_that_died(dg.build_sensor_context(instance))
+        failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    assert [run.tags[PROCESS_TAG] for run in failed] == [gone]
 
 
 def test_retraining_is_weekly_and_its_runs_carry_the_recipe(everything: dg.RepositoryDefinition) -> None:

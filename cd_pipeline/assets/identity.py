@@ -61,7 +61,7 @@ def beside(recipe: Recipe, *assets: str) -> Also:
     """Return what tells assets that are looked at if they are there, without being waited for."""
 
     def also(workspace: Workspace) -> Mapping[str, object]:
-        return {asset: on_disk(workspace.folder(recipe, asset)) for asset in assets}
+        return {asset: on_disk(workspace, recipe, asset) for asset in assets}
 
     return also
 

@@ -1,8 +1,9 @@
 """An asset whose inputs, code, settings and files are as they were gives its old result again.
 
 When an asset has been made, a receipt in its folder says of what it was made, which files came of it, and what
-it returned. The next run compares: where all of it holds, nothing is done. An asset that fails keeps the old
-receipt, which holds as long as the files do. `CD_PIPELINE_FORCE=1` in the environment, or the tag
+it returned. The next run compares, and reads every file: where all of it holds, nothing is done. An asset that
+fails keeps the old receipt, which holds as long as the files do; files that are not those of their receipt are
+made again, and until then no other asset reads them. `CD_PIPELINE_FORCE=1` in the environment, or the tag
 `cd_pipeline/force: true` of a run, makes everything anew.
 """
 
@@ -20,6 +21,7 @@ import dagster as dg
 from dagster_shared.serdes import deserialize_value, serialize_value
 from pydantic import BaseModel, ValidationError
 
+from cd_pipeline.assets.inputs import StaleInputError
 from cd_pipeline.data.files import digest, file_digest, write_text
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -38,14 +40,14 @@ class FileRecord(BaseModel):
     """A file as it was written."""
 
     size: int
-    mtime_ns: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> "FileRecord":
-        """Read a file."""
+        """Read a file, once as long as nothing has touched it."""
         found = path.stat()
-        return cls(size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=file_digest(path))
+        touched = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return cls(size=found.st_size, sha256=_file_digest(path.absolute(), touched))
 
 
 class Receipt(BaseModel):
@@ -58,6 +60,7 @@ class Receipt(BaseModel):
         metadata: of what it returned, as Dagster writes it to its event log.
         paths: those metadata that are paths inside the recipe's folder, which can be moved.
         warnings: told while it was made.
+        seal: hash of all the rest; a receipt with another one is damaged, and none.
     """
 
     identity: dict[str, str]
@@ -66,6 +69,11 @@ class Receipt(BaseModel):
     metadata: str
     paths: dict[str, str]
     warnings: list[str]
+    seal: str = ""
+
+    def sealed(self) -> "Receipt":
+        """Return the receipt with its seal."""
+        return self.model_copy(update={"seal": digest(self.model_dump_json(exclude={"seal"}))})
 
     def result(self, recipe_folder: Path) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """Return what the asset returned when it was made, marked as unchanged."""
@@ -106,7 +114,7 @@ def memoised(
         identity = {
             "code": code_version,
             "packages": digest(*map(installed, (OWN_PACKAGE, *packages))),
-            **{key: on_disk(workspace.folder(recipe, key)) for key in after},
+            **{key: on_disk(workspace, recipe, key) for key in after},
             **({"manifest settings": recipe.plan_version} if recipe.manifest[0] in after else {}),
             **{key: digest(value) for key, value in (also(**resources) if also else {}).items()},
         }
@@ -142,14 +150,26 @@ def out_of_date(
     return found
 
 
-def on_disk(folder: Path) -> str:
+def on_disk(workspace: Workspace, recipe: Recipe, asset: str) -> str:
     """Return what the files of an asset are known by: its data version if they are those of its receipt.
 
-    Otherwise a hash of their bytes; of a folder without files it is a constant.
+    Without a receipt, or where files are missing, it is a hash of their bytes; of a folder without files it is
+    a constant.
+
+    Raises:
+        StaleInputError: a file is not the one that the asset wrote.
     """
+    folder = workspace.folder(recipe, asset)
     receipt = read_receipt(folder)
-    if receipt is not None and intact(folder, receipt):
-        return receipt.data_version
+    if receipt is not None:
+        changed = changed_files(folder, receipt)
+        if not changed:
+            return receipt.data_version
+        if spoilt := next((folder / name for name in changed if (folder / name).exists()), None):
+            raise StaleInputError(
+                f"{spoilt} is not the file that {asset} wrote: damaged, replaced, or of a run that was stopped; "
+                f"run {workspace.remedy(recipe, asset)}, or delete {folder / RECEIPT} to use it as it is"
+            )
     return digest(*((path, file_digest(folder / path)) for path in visible_files(folder)))
 
 
@@ -183,19 +203,20 @@ def _still_good(
         reason = f"{', '.join(others)} made by other code or settings"
     elif new:
         reason = f"{', '.join(new)} changed"
-    elif not intact(folder, receipt):
-        reason = f"files in {folder} are not those that were written"
+    elif changed := changed_files(folder, receipt):
+        reason = f"{folder / changed[0]} is not what was written"
     if reason:
         context.log.info(f"made anew: {reason}")
     return None if reason else receipt
 
 
 def read_receipt(folder: Path) -> Receipt | None:
-    """Return the receipt in a folder; None: there is none, or it is not readable."""
+    """Return the receipt in a folder; None: there is none, or it is damaged."""
     try:
-        return Receipt.model_validate_json((folder / RECEIPT).read_bytes())
+        receipt = Receipt.model_validate_json((folder / RECEIPT).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
+    return receipt if receipt == receipt.sealed() else None
 
 
 def write_receipt(
@@ -226,28 +247,26 @@ def write_receipt(
         paths=inside,
         warnings=warnings,
     )
-    write_text(folder / RECEIPT, receipt.model_dump_json(indent=1) + "\n")
+    write_text(folder / RECEIPT, receipt.sealed().model_dump_json(indent=1) + "\n")
 
 
-def intact(folder: Path, receipt: Receipt) -> bool:
-    """Tell whether the files of a receipt are what they were. Those that only look younger are read."""
-    touched = {}
+def changed_files(folder: Path, receipt: Receipt) -> list[str]:
+    """Return which files of a receipt are not what they were, or are gone; each is read, whatever its times."""
+    changed = []
     for name, record in receipt.files.items():
-        path = folder / name
         try:
-            found = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        if found.st_size != record.size:
-            return False
-        if found.st_mtime_ns != record.mtime_ns:
-            touched[name] = FileRecord.of(path)
-            if touched[name].sha256 != record.sha256:
-                return False
-    if touched:
-        receipt.files.update(touched)
-        write_text(folder / RECEIPT, receipt.model_dump_json(indent=1) + "\n")
-    return True
+            same = FileRecord.of(folder / name) == record
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            same = False
+        if not same:
+            changed.append(name)
+    return changed
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _file_digest(path: Path, touched: tuple[int, ...]) -> str:
+    # `touched` changes when the file does: many assets read the same one
+    return file_digest(path)
 
 
 def visible_files(folder: Path) -> list[str]:

@@ -1,18 +1,30 @@
-"""What all assets of a recipe share: key, group, versions, and errors in one clear line."""
+"""What all assets of a recipe share: key, group, versions, a lock, and errors in one clear line.
+
+While an asset is made or checked, no other process touches the files of its recipe: one that wants to waits. So
+what is read is never half of one run and half of another. Different recipes do not wait for each other.
+"""
 
 import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
 
 from cd_pipeline.assets.memo import Also, Body, memoised
-from cd_pipeline.data.files import digest
+from cd_pipeline.data.file_lock import locked
+from cd_pipeline.data.files import delete_leftovers, digest, disk_fault
+from cd_pipeline.data.machine import this_process
 from cd_pipeline.recipe import Recipe
+from cd_pipeline.resources import Workspace
 
 GPU_POOL = "gpu"
+LOCK = ".lock"
+"""In the recipe's folder: held by the process that makes or checks an asset."""
+PROCESS_TAG = "cd_pipeline/process"
+"""Tag of a run: the process it runs in, so that a run that was killed can be told from one at work."""
 
 
 def stage(
@@ -47,7 +59,7 @@ def stage(
         work = body
         if packages is not None:
             work = memoised(body, recipe, code_version=version, after=after, packages=packages, also=also)
-        work = _in_one_line(work)
+        work = _in_one_line(_alone(work, recipe, leftovers=packages is not None))
         return dg.asset(
             key=recipe.asset_key(body.__name__),
             deps=[dg.AssetKey(recipe.asset_key(name)) for name in after],
@@ -62,6 +74,28 @@ def stage(
     return decorate
 
 
+def _alone(body: Body, recipe: Recipe, *, leftovers: bool) -> Body:
+    # `leftovers`: nobody but this asset writes to its folder, so that those of killed runs can be deleted
+    @functools.wraps(body)
+    def guarded(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult | None:  # type: ignore[type-arg] # noqa: ANN401
+        _name_process(context)
+        workspace: Workspace = resources["workspace"]
+        name, lock = body.__name__, workspace.recipe_folder(recipe) / LOCK
+        with locked(lock, f"making {name} of {recipe.name}", context.log) as alone:
+            if alone and leftovers:
+                delete_leftovers(workspace.folder(recipe, name))
+            return body(context, **resources)
+
+    return guarded
+
+
+def _name_process(context: dg.AssetExecutionContext) -> None:
+    if (
+        context.job_def.executor_def.name == dg.in_process_executor.name
+    ):  # others have a process for each step
+        context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
+
+
 def _in_one_line(body: Body) -> Body:
     # Errors that name a file and a remedy become the step's failure as they are.
     @functools.wraps(body)
@@ -69,9 +103,11 @@ def _in_one_line(body: Body) -> Body:
         try:
             return body(context, **resources)
         except (ValueError, OSError, FloatingPointError) as error:
-            context.log.error(str(error))
-            expected = isinstance(error, FileNotFoundError)  # a missing input needs no stack trace
-            raise dg.Failure(description=str(error), allow_retries=False) from (None if expected else error)
+            fault = disk_fault(error) if isinstance(error, OSError) else None
+            told = fault or str(error)
+            context.log.error(told)
+            expected = fault or isinstance(error, FileNotFoundError)  # needs no stack trace
+            raise dg.Failure(description=told, allow_retries=False) from (None if expected else error)
 
     return guarded
 

@@ -3,15 +3,25 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MAX_BYTES = 1 << 32
 """Most bytes of a picture file: what a TIFF can have."""
 MAX_TEXT_BYTES = 1 << 24
 """Most bytes of a text file: of labels, or of names."""
+TEMPORARY = ".tmp-"
+"""What the names of files begin with that are being written."""
+DISK_FAULTS = {
+    errno.ENOSPC: ("is full", "make room there and run again"),
+    errno.EDQUOT: ("has no room left for this user (quota)", "make room there and run again"),
+    errno.EROFS: ("is read-only", "make it writable, or set CD_PIPELINE_DATA to a folder that is"),
+    errno.EIO: ("fails to read or write (input/output error)", "check it, then run again"),
+}
+"""What is wrong with a disk, and the remedy."""
 
 
 @contextmanager
@@ -19,14 +29,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
     The temporary name is hidden and keeps the suffix, which writers use to choose a format.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path` where the disk is at fault.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{digest(path.name)[:16]}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{digest(path.name)[:16]}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in DISK_FAULTS and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk's fault is told already, by what was raised
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,6 +56,36 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write `content` to `path` as UTF-8, whole or not at all."""
     write_bytes(path, content.encode())
+
+
+def disk_fault(error: OSError) -> str | None:
+    """Return a line that names file, disk and remedy where a disk is at fault, or its permissions."""
+    number, name = error.errno, error.filename2 or error.filename
+    if isinstance(error, shutil.Error):  # of the copy of a folder: a list of (from, to, error as text)
+        _, name, told = error.args[0][0]
+        number = next((fault for fault in DISK_FAULTS if os.strerror(fault) in told), None)
+    if name is None:
+        return None
+    path = Path(os.fsdecode(name)).absolute()
+    if number == errno.EACCES:
+        return f"{path}: this user may not read or write it; change its permissions, or those of its folder"
+    if number not in DISK_FAULTS:
+        return None
+    fault, remedy = DISK_FAULTS[number]
+    disk = next(parent for parent in (path, *path.parents) if parent.is_mount())
+    room = shutil.disk_usage(disk)
+    room_left = f"{room.free / 1e6:.1f} MB of {room.total / 1e6:.1f} MB free"
+    return f"{path}: the disk mounted at {disk} {fault}, {room_left}; {remedy}"
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed had begun to write in a folder, at any depth.
+
+    Nobody else may write there meanwhile.
+    """
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        if path.is_file():
+            path.unlink()
 
 
 def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:

@@ -27,6 +27,10 @@ EXTRA_SAMPLES, STRAIGHT_ALPHA = 338, 2
 """A TIFF's tag, and its value that says that colours are stored as they are, whatever shows of them."""
 
 
+MADE_AGAIN = "; if it is yours, replace it, otherwise delete it and materialize its asset again"
+"""What mends a picture that a manifest names: of the raw folder, or rendered."""
+
+
 class PhotoError(ValueError):
     """A file that is not a usable photo; the message is the reason, without the path."""
 
@@ -77,13 +81,14 @@ def used_bits(content: bytes) -> int:
     return 8 if image is None or image.dtype != np.uint16 else max(8, int(image.max()).bit_length())
 
 
-def read_photo(path: Path, sha256: str | None = None, bits: int = 16) -> Image:
+def read_photo(path: Path, sha256: str | None = None, bits: int = 16, remedy: str = "") -> Image:
     """Read a photo: HWC uint8 RGB in displayed orientation.
 
     Args:
         path: of the file.
         sha256: of the content it must have; None: any.
         bits: as `decode_photo` takes them.
+        remedy: what mends a file that cannot be decoded, with its own separator; "" where it is the user's.
 
     Raises:
         FileNotFoundError, PhotoError: with the path in the message.
@@ -97,7 +102,7 @@ def read_photo(path: Path, sha256: str | None = None, bits: int = 16) -> Image:
     try:
         return decode_photo(content, bits)
     except PhotoError as error:
-        raise PhotoError(f"{path}: {error}") from None
+        raise PhotoError(f"{path}: {error}{remedy}") from None
 
 
 def read_mask(path: Path, remedy: str = "delete it and materialize its asset again") -> Image:

@@ -1,10 +1,15 @@
-"""What the machine offers."""
+"""What the machine offers, and what runs on it."""
 
 import ctypes
 import functools
 import os
+import socket
 import sys
 
+import psutil
+
+CLOCK_SECONDS = 60
+"""By so much the clock may have been set since a process began."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MAX_INT = 2**31 - 1
 """Of glibc's malloc.h, and the most that mallopt takes."""
@@ -26,3 +31,23 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MAX_INT)
         mallopt(M_TRIM_THRESHOLD, MAX_INT)
+
+
+def this_process() -> str:
+    """Return what tells this process from all others: the host, its number, and when it began."""
+    own = psutil.Process()
+    return f"{socket.gethostname()} {own.pid} {own.create_time():.0f}"
+
+
+def has_ended(process: str) -> bool:
+    """Tell whether a process that `this_process` named has ended; of another host's that is not known: False."""
+    host, number, began = process.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        found = psutil.Process(int(number))
+        if found.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return abs(found.create_time() - float(began)) > CLOCK_SECONDS  # another one has its number
+    except psutil.NoSuchProcess:
+        return True

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from cd_pipeline.data.example import Example
-from cd_pipeline.data.images import Image, read_label, read_mask, read_photo
+from cd_pipeline.data.images import MADE_AGAIN, Image, read_label, read_mask, read_photo
 from cd_pipeline.data.preprocessing import equalised, resize_mask, resize_photo
 from cd_pipeline.data.tiles import Window, grid, padded
 from cd_pipeline.data.voc import class_indices, read_indices
@@ -94,7 +94,8 @@ def load_whole(example: Example, roots: Roots) -> Sample:
     if example.mask is None:
         raise ValueError(f"{example.name}: drawn anew each epoch, nothing of it is on disk")
     pictures = tuple(
-        read_photo(roots.resolve(file.reference), file.sha256, example.bits) for file in example.pictures
+        read_photo(roots.resolve(file.reference), file.sha256, example.bits, MADE_AGAIN)
+        for file in example.pictures
     )
     mask, valid = read_truth(example, roots)
     if example.valid is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cd_pipeline.data.example import Example
-from cd_pipeline.data.images import read_mask, read_photo
+from cd_pipeline.data.images import MADE_AGAIN, read_mask, read_photo
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import Roots, Sample, load_masks
 
@@ -26,7 +26,7 @@ def mask_faults(pairs: Sequence[Pair], roots: Roots) -> list[str]:
     faults = []
     for pair in pairs:
         mask = read_mask(roots.resolve(str(pair.mask)))
-        after = read_photo(roots.resolve(str(pair.after)))
+        after = read_photo(roots.resolve(str(pair.after)), remedy=MADE_AGAIN)
         values = np.unique(mask)
         if not np.isin(values, (0, 255)).all():
             faults.append(f"{pair.pair_id}: mask values {values[:5].tolist()}, expected 0 and 255")

@@ -109,7 +109,9 @@ def _results(facts: CardFacts) -> list[str]:
 def _training(facts: CardFacts) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in facts.samples.items())
     start = "ImageNet weights in the encoder" if facts.pretrained else "fresh weights"
-    return [f"Network: {facts.network}, from {start}. Rows of the manifest: {counts}. Recipe: `{facts.interface.recipe}`."]
+    return [
+        f"Network: {facts.network}, from {start}. Rows of the manifest: {counts}. Recipe: `{facts.interface.recipe}`."
+    ]
 
 
 def _agreement(facts: CardFacts) -> list[str]:

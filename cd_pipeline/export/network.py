@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,7 @@ def traced(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
         ValueError: The network does not give one logit for each class and pixel of its input.
     """
     task, examples = wrapper.task, example_pictures(wrapper.task, size)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), _torch_as_imported(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
         # sizes are fixed in an export, so what is traced of them holds
@@ -100,6 +102,19 @@ def traced(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
         script = torch.jit.trace(wrapper, examples, check_trace=False)  # type: ignore[no-untyped-call]
     assert isinstance(script, torch.jit.ScriptModule)
     return script
+
+
+@contextmanager
+def _torch_as_imported() -> Iterator[None]:
+    # a trace keeps how convolutions were to be computed when it was made, such as for the training before it
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def example_pictures(task: Task, size: int) -> tuple[Tensor, ...]:

@@ -1,5 +1,6 @@
 """The checkpoint file: weights with all that says what they are. It loads with `weights_only=True`."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,7 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor
 
-from cd_pipeline.data.files import atomic_path, digest
+from cd_pipeline.data.files import digest, write_bytes
 from cd_pipeline.data.settings import InputSettings
 from cd_pipeline.data.task import Task
 from cd_pipeline.models.build import build_model
@@ -106,8 +107,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "best_epoch": checkpoint.best_epoch,
         "task": checkpoint.task,
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    buffer = io.BytesIO()  # torch says nothing of the disk that it cannot write to
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -5,6 +5,7 @@
 trains the job in a file; `run_job` does that by itself where its runtime asks for several processes.
 """
 
+import io
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from cd_pipeline.data.files import atomic_path, digest, file_digest, write_text
+from cd_pipeline.data.files import digest, file_digest, write_bytes, write_text
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings, InputSettings
 from cd_pipeline.data.task import Task
@@ -214,8 +215,9 @@ def _message(line: str) -> dict[str, Any]:
 
 
 def _write_result(path: Path, result: JobResult) -> None:
-    with atomic_path(path) as temporary:
-        torch.save({**asdict(result), "weights": result.training.weights}, temporary)
+    buffer = io.BytesIO()
+    torch.save({**asdict(result), "weights": result.training.weights}, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def _read_result(path: Path) -> JobResult:

@@ -1,6 +1,5 @@
 """What nothing has changed for is not done again."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -148,14 +147,14 @@ def test_files_that_only_look_younger_are_unchanged(run: Made, monkeypatch: pyte
     for path in touched:
         os.utime(path)
     assert made(run.again()) == []
-    receipt = json.loads(run.file(f"split/{RECEIPT}").read_text())
-    assert receipt["files"]["split.parquet"]["mtime_ns"] == run.file("split/split.parquet").stat().st_mtime_ns
 
 
 def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+    """Change a byte as a bad disk does: size and times stay."""
+    content, before = bytearray(path.read_bytes()), path.stat()
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +232,14 @@ def test_an_environment_variable_or_a_tag_forces_work(
     assert made(run.again("split")) == expected
 
 
+def test_a_receipt_with_one_byte_changed_is_no_receipt(run: Made) -> None:
+    receipt = run.file(f"split/{RECEIPT}")
+    whole = receipt.read_bytes()
+    receipt.write_bytes(whole.replace(b"train", b"tra1n", 1))
+    assert made(run.again("split")) == ["split"]
+    assert receipt.read_bytes() == whole
+
+
 @pytest.mark.parametrize("content", ["", "{}", "no receipt", '{"identity": {}}'])
 def test_a_broken_receipt_is_no_receipt(run: Made, content: str) -> None:
     run.file(f"split/{RECEIPT}").write_text(content)
@@ -278,8 +285,12 @@ def test_an_asset_that_failed_half_way_is_made_again(run: Made, monkeypatch: pyt
     assert made(run.again()) == ["threshold"]
 
 
-def test_an_asset_alone_notices_that_what_it_reads_was_altered_by_hand(run: Made) -> None:
+def test_an_asset_alone_refuses_what_was_altered_until_it_is_made_again_or_accepted(run: Made) -> None:
     path = run.file("threshold/threshold.json")
     path.write_text(path.read_text().replace('"threshold": 0.', '"threshold": 0.0'))
+    told = failure(run.again("test_predictions"), "test_predictions")
+    assert told.startswith(f"{path} is not the file that threshold wrote")
+    assert '--select "*threshold"' in told
+    (path.parent / RECEIPT).unlink()
     assert made(run.again("test_predictions")) == ["test_predictions"]
     assert made(run.again("test_predictions")) == []

@@ -110,6 +110,19 @@ def test_the_same_network_gives_the_same_bytes_however_many_were_exported_before
     assert str(Path(__file__).parents[2]).encode() not in first
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_bytes_do_not_depend_on_what_the_process_asked_of_torch_before(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(form, tmp_path / "first").read_bytes()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as training does; undone by the fixture
+    assert write(form, tmp_path / "second").read_bytes() == first
+    assert torch.backends.cudnn.benchmark
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+
+
 def test_torchscript_says_what_it_is_and_runs_without_this_package(tmp_path: Path) -> None:
     path = write("torchscript", tmp_path / "a.pt")
     with zipfile.ZipFile(path) as archive:
