@@ -342,8 +342,12 @@ def test_a_threshold_or_metrics_of_another_checkpoint_are_not_used(whole: Run, t
     path = tmp_path / "rooms" / "test_predictions" / "metrics.json"
     path.write_text(path.read_text().replace('"checkpoint_version": "', '"checkpoint_version": "0'))
     message = failure(run(recipe, tmp_path, select=["mlpackage"], raise_on_error=False), "mlpackage")
+    assert "metrics.json is not the file that" in message
+    path.with_name(".receipt.json").unlink()  # from here on it is used as it is
+    message = failure(run(recipe, tmp_path, select=["mlpackage"], raise_on_error=False), "mlpackage")
     assert "test_predictions was made for another checkpoint or threshold: run dagster" in message
     path = tmp_path / "rooms" / "threshold" / "threshold.json"
+    path.with_name(".receipt.json").unlink()
     path.write_text(path.read_text().replace('"checkpoint_version": "', '"checkpoint_version": "0'))
     message = failure(
         run(recipe, tmp_path, select=["test_predictions"], raise_on_error=False), "test_predictions"
