@@ -154,12 +154,13 @@ def decode_label(content: bytes) -> Image:
     return np.where(stored > middle, np.uint8(255), np.uint8(0))
 
 
-def read_label(path: Path, sha256: str | None = None) -> Image:
+def read_label(path: Path, sha256: str | None = None, remedy: str = "") -> Image:
     """Read a label: HW uint8, 0 or 255.
 
     Args:
         path: of the picture.
         sha256: of the content it must have; None: any.
+        remedy: as `read_photo` takes it.
 
     Raises:
         FileNotFoundError, PhotoError: with the path and the remedy in the message.
@@ -171,7 +172,7 @@ def read_label(path: Path, sha256: str | None = None) -> Image:
     try:
         return decode_label(content)
     except PhotoError as error:
-        raise PhotoError(f"{path}: {error}") from None
+        raise PhotoError(f"{path}: {error}{remedy}") from None
 
 
 def too_large(size: tuple[int, int]) -> str:

@@ -120,7 +120,7 @@ def read_truth(example: Example, roots: Roots) -> tuple[Image, Image | None]:
     """
     path, form = roots.resolve(str(example.mask)), example.mask_form
     if form.classes == 1:
-        return read_label(path, example.mask_sha256), None
+        return read_label(path, example.mask_sha256, MADE_AGAIN), None
     # its colours were checked when the folder was read, and the hash says that it is the same file
     stored = read_indices(path, example.mask_sha256, palette=None, void=form.void)
     try:

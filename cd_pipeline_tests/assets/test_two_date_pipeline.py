@@ -18,7 +18,16 @@ from cd_pipeline.recipe import Recipe
 from cd_pipeline.synthesis.sample_tiles import draw_tile
 from cd_pipeline_tests.assets.tiny import checks, failure, metadata, run, versions
 
-ASSETS = ("raw_pairs", "pair_manifest", "checkpoint", "threshold", "test_predictions", "report", "mlpackage", "release")
+ASSETS = (
+    "raw_pairs",
+    "pair_manifest",
+    "checkpoint",
+    "threshold",
+    "test_predictions",
+    "report",
+    "mlpackage",
+    "release",
+)
 COUNTS = {"train": 4, "val": 2, "test": 2}
 SIDE = 128
 

@@ -55,7 +55,7 @@ def run(
         selection=selection,
         resources={
             "workspace": Workspace(root=str(workspace)),
-            "compute": Compute(device="cpu", workers=workers),
+            "compute": Compute(device="cpu", threads=1, workers=workers),
         },
         raise_on_error=raise_on_error,
     )

@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from cd_pipeline.data.files import (
     atomic_path,
     digest,
+    disk_fault,
     file_digest,
     keep_only,
     read_regular,
@@ -108,3 +111,16 @@ def test_a_file_of_more_bytes_than_the_limit_is_refused_unread(tmp_path: Path) -
         stream.truncate(1 << 40)  # takes no space
     with pytest.raises(OSError, match="1099511627776 bytes, at most 4294967296 are read"):
         read_regular(path)
+
+
+def test_a_fault_of_the_disk_is_one_line_with_file_disk_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "model.pt"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError) as raised, atomic_path(path):
+        raise full
+    told = disk_fault(raised.value)
+    assert told is not None and told.startswith(f"{path}: the disk mounted at /")
+    assert " is full, " in told and told.endswith("make room there and run again")
+    copying = shutil.Error([("from", str(path), f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'from' -> '{path}'")])
+    assert (disk_fault(copying) or "").startswith(f"{path}: the disk mounted at /")
+    assert disk_fault(FileNotFoundError(errno.ENOENT, "no such file", str(path))) is None

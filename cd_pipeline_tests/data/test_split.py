@@ -291,7 +291,9 @@ def test_a_look_alike_of_a_test_photo_is_left_out_where_folders_decide() -> None
 
 
 @pytest.mark.parametrize("change", ["added", "removed"])
-@pytest.mark.parametrize("count", [60, 175, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [60, *(pytest.param(count, marks=pytest.mark.slow) for count in (175, 600))]
+)
 def test_a_tenth_more_or_less_moves_few_between_train_and_val_and_none_of_test(
     change: str, count: int
 ) -> None:

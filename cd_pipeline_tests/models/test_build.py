@@ -92,6 +92,7 @@ def test_the_options_reach_the_network_that_takes_them() -> None:
 
 OPTIONS: dict[str, object] = {
     "fusion": "difference",
+    "encoder": "tf_mobilenetv3_small_minimal_100",
     "width": 64,
     "widths": (8, 16),
     "norm": "group",
