@@ -1,0 +1,1 @@
+"""Crashes, bad disks and overlapping runs, driven by real processes."""
