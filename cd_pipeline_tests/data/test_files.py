@@ -121,6 +121,8 @@ def test_a_fault_of_the_disk_is_one_line_with_file_disk_and_remedy(tmp_path: Pat
     told = disk_fault(raised.value)
     assert told is not None and told.startswith(f"{path}: the disk mounted at /")
     assert " is full, " in told and told.endswith("make room there and run again")
-    copying = shutil.Error([("from", str(path), f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'from' -> '{path}'")])
+    copying = shutil.Error(
+        [("from", str(path), f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'from' -> '{path}'")]
+    )
     assert (disk_fault(copying) or "").startswith(f"{path}: the disk mounted at /")
     assert disk_fault(FileNotFoundError(errno.ENOENT, "no such file", str(path))) is None
