@@ -13,6 +13,7 @@ from cd_pipeline.assets.inputs import (
     rendered_pairs,
     trained,
 )
+from cd_pipeline.assets.mlpackage import AGREEMENT
 from cd_pipeline.assets.stage import LOCK
 from cd_pipeline.data.file_lock import locked
 from cd_pipeline.metadata import table
@@ -327,7 +328,7 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         from cd_pipeline.export.agreement import Agreement, AgreementLimits
         from cd_pipeline.export.coreml import package_digest
 
-        content = read_json(workspace.require(recipe, "mlpackage", "agreement.json"))
+        content = read_json(workspace.require(recipe, "mlpackage", AGREEMENT))
         digest = package_digest(workspace.require(recipe, "mlpackage", recipe.package))
         fresh = content["package_digest"] == digest
         forms = {name: Agreement.of_plain(values) for name, values in content["forms"].items()}
@@ -335,7 +336,7 @@ def agreement_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         agreement = forms["package"]
         return dg.AssetCheckResult(
             passed=fresh and not broken,
-            description=" ".join(broken if fresh else ["agreement.json is of another package."])
+            description=" ".join(broken if fresh else [f"{AGREEMENT} is of another package."])
             or f"agrees on {agreement.samples} test samples",
             metadata={
                 "samples": agreement.samples,

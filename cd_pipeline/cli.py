@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cd_pipeline.data.places import MATERIALIZE, data_root
+
 if TYPE_CHECKING:
     from cd_pipeline.prediction.detector import Model
     from cd_pipeline.prediction.folder import Found, Row
@@ -19,7 +21,6 @@ RELEASED = Path("rooms", "release", "current")
 NOT_RELEASED = Path("rooms", "mlpackage")
 """The newest package, where nothing was released yet."""
 DEFAULT_MODEL = "change_ts.pt"
-REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*mlpackage"'
 OVERLAY_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LISTED_BOXES = 10
 DESCRIPTION = """\
@@ -175,11 +176,12 @@ def _model(given: argparse.Namespace) -> "Model":
 
 
 def _default_model() -> Path:
-    root = Path(os.environ.get("CD_PIPELINE_DATA") or "data")
+    root = data_root()
     released, newest = root / RELEASED, root / NOT_RELEASED / DEFAULT_MODEL
     if not os.path.lexists(released):
         if not newest.exists():
-            raise FileNotFoundError(f"{newest} is not there: run {REMEDY}, or give a model with --model")
+            remedy = MATERIALIZE.format(key="mlpackage")
+            raise FileNotFoundError(f"{newest} is not there: run {remedy}, or give a model with --model")
         return newest
     if not (released / DEFAULT_MODEL).exists():  # no reason to take one that was not released
         raise FileNotFoundError(

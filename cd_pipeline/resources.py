@@ -8,13 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from cd_pipeline.data.machine import usable_cores
+from cd_pipeline.data.places import MATERIALIZE, data_root
 from cd_pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from cd_pipeline.data.samples import Roots
     from cd_pipeline.models.runtime import Runtime
-
-REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*{key}"'
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -24,7 +23,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def recipe_folder(self, recipe: Recipe) -> Path:
         """Return the folder of a recipe."""
-        return Path(self.root or os.environ.get("CD_PIPELINE_DATA", "data")) / recipe.name
+        return (Path(self.root) if self.root else data_root()) / recipe.name
 
     def folder(self, recipe: Recipe, asset: str) -> Path:
         """Return the folder that an asset owns."""
@@ -60,7 +59,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def remedy(self, recipe: Recipe, asset: str) -> str:
         """Return the command that makes an asset and all before it."""
-        return REMEDY.format(key="/".join(recipe.asset_key(asset)))
+        return MATERIALIZE.format(key="/".join(recipe.asset_key(asset)))
 
 
 class Compute(dg.ConfigurableResource):  # type: ignore[type-arg]

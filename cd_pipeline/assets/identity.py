@@ -5,7 +5,7 @@ Nothing here loads torch: an asset that nothing has changed for is to take no ti
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -123,24 +123,14 @@ def folders_digest(root: Path, folders: Sequence[Path], threads: int) -> str:
         folders: below the root.
         threads: files read at a time; the hash does not depend on it.
     """
-    paths = sorted(path for folder in folders for path in _files(folder))
+    from cd_pipeline.data.listing import visible_files
+
+    paths = sorted(path for folder in folders for path in visible_files(folder))
     with ThreadPoolExecutor(max_workers=threads) as pool:
         contents = list(pool.map(_content, paths))
     there = [(folder.relative_to(root).as_posix(), folder.is_dir()) for folder in folders]
     names = (os.fsencode(path.relative_to(root)) for path in paths)
     return digest(there, *(part for pair in zip(names, contents, strict=True) for part in pair))
-
-
-def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    # follows links to folders, as the readers do; `above` stops a link that leads back up
-    real = folder.resolve()
-    for path in folder.iterdir() if folder.is_dir() and real not in above else ():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files(path, (*above, real))
-        else:
-            yield path
 
 
 def _content(path: Path) -> str:

@@ -26,7 +26,7 @@ TOLD_METRICS = (
     *("pairs", "images", "precision", "recall", "f1", "iou", "mean_image_f1", "differencing_oracle_f1"),
     *("ods", "ois", "miou", "pixel_accuracy"),
 )
-CARD = "MODEL_CARD.md"
+CARD, AGREEMENT = "MODEL_CARD.md", "agreement.json"
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -71,7 +71,7 @@ def mlpackage_asset(recipe: Recipe) -> dg.AssetsDefinition:
             context.log.warning(f"exported in {delivery.package.precision}; {sentence}")
         package = package_digest(folder / recipe.package)
         proof = {**delivery.plain(), "checkpoint_version": saved.version, "package_digest": package}
-        write_text(folder / "agreement.json", json.dumps(proof, indent=2) + "\n")
+        write_text(folder / AGREEMENT, json.dumps(proof, indent=2) + "\n")
         write_text(folder / CARD, card(workspace, recipe, saved, plan, delivery, metrics))
         tests = workspace.folder(recipe, "test_predictions")
         context.log.info(f"package: {(folder / recipe.package).absolute()}")

@@ -8,15 +8,13 @@ from cd_pipeline.assets.inputs import (
     StaleInputError,
     chosen_threshold,
     examples_on_disk,
-    labelled_images,
     measured,
     read_json,
-    rendered_pairs,
     trained,
 )
-from cd_pipeline.assets.mlpackage import CARD
+from cd_pipeline.assets.mlpackage import AGREEMENT, CARD
 from cd_pipeline.assets.stage import GPU_POOL, stage
-from cd_pipeline.assets.test_predictions import image_report
+from cd_pipeline.assets.test_predictions import test_report
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
@@ -24,15 +22,12 @@ from cd_pipeline.resources import Compute, Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cd_pipeline.evaluation.report import TestReport
     from cd_pipeline.evaluation.threshold import ChosenThreshold
-    from cd_pipeline.prediction.opened_model import OpenedModel
     from cd_pipeline.release.challenge import Outcome, Scored
     from cd_pipeline.release.records import Candidate, Decision, Record
     from cd_pipeline.release.store import ReleaseStore
     from cd_pipeline.training.checkpoint import Checkpoint
 
-AGREEMENT = "agreement.json"
 NUMBERS = ("challenger", "champion", "difference", "difference_low", "difference_high")
 """Of a decision, as they are shown."""
 
@@ -176,6 +171,7 @@ def scores_of_champion(
     Raises:
         ReleaseError: it answers another question than the recipe asks.
     """
+    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from cd_pipeline.prediction.opened_model import open_model
@@ -194,23 +190,9 @@ def scores_of_champion(
         path,
     )
     with TemporaryDirectory(prefix="cd_pipeline-champion-") as pictures:
-        report = report_of(workspace, recipe, opened, pictures)
+        predictor = opened.predictor(known.threshold)
+        report = test_report(workspace, recipe, predictor, Path(pictures), known)
     return example_scores(report.scores, examples_on_disk(workspace, recipe, "test"), path)
-
-
-def report_of(workspace: Workspace, recipe: Recipe, opened: "OpenedModel", pictures: str) -> "TestReport":
-    """Measure an opened model on the recipe's test set; its predictions are written to a folder."""
-    from pathlib import Path
-
-    from cd_pipeline.evaluation.predictions import measure_pairs
-    from cd_pipeline.release.champion import as_the_model_sees, predictor_of_opened
-
-    predictor = predictor_of_opened(opened)
-    if recipe.one_image:
-        images = as_the_model_sees(labelled_images(workspace, recipe, "test"), opened.interface)
-        return image_report(workspace, recipe, predictor, images, Path(pictures))
-    pairs = as_the_model_sees(rendered_pairs(workspace, recipe, "test"), opened.interface)
-    return measure_pairs(predictor, pairs, workspace.roots(recipe), Path(pictures))
 
 
 def release_metadata(store: "ReleaseStore", outcome: "Outcome") -> dict[str, dg.MetadataValue | str | float]:

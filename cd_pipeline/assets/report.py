@@ -15,6 +15,7 @@ from cd_pipeline.assets.inputs import (
     read_json,
     trained,
 )
+from cd_pipeline.assets.mlpackage import AGREEMENT
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -51,7 +52,7 @@ def report_asset(recipe: Recipe) -> dg.AssetsDefinition:
         kinds=["html"],
         settings=used,
         packages=PICTURES,
-        also=beside(recipe, "mlpackage", "real_pairs"),
+        also=beside(recipe, "real_pairs"),
     )
     def report(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One HTML file that opens offline: the scores beside the previous run, every test example, the lineage."""
@@ -237,7 +238,7 @@ def agreement(workspace: Workspace, recipe: Recipe, saved: "Checkpoint") -> "Bes
     """Read how closely the delivered forms of the network agree, where they are of this checkpoint."""
     from cd_pipeline.evaluation.report_page.facts import Beside
 
-    path = workspace.folder(recipe, "mlpackage") / "agreement.json"
+    path = workspace.folder(recipe, "mlpackage") / AGREEMENT
     if not path.is_file():
         return Beside(missing=f"No package has been made yet: {AGAIN.format('mlpackage')}")
     found = read_json(path)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cd_pipeline.data.image_manifest import LabelledImage
     from cd_pipeline.evaluation.predictor import Predictor
     from cd_pipeline.evaluation.report import TestReport
+    from cd_pipeline.export.interface import ModelInterface
 
 
 def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
@@ -80,16 +81,28 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     return test_predictions
 
 
-def test_report(workspace: Workspace, recipe: Recipe, predictor: "Predictor", folder: "Path") -> "TestReport":
-    """Predict the recipe's test set, write a picture of each prediction, and return the figures."""
+def test_report(
+    workspace: Workspace,
+    recipe: Recipe,
+    predictor: "Predictor",
+    folder: "Path",
+    seen: "ModelInterface | None" = None,
+) -> "TestReport":
+    """Predict the recipe's test set, write a picture of each prediction, and return the figures.
+
+    `seen`: the interface of a model that is given the examples in its own way; None: in the recipe's.
+    """
     from cd_pipeline.evaluation.predictions import measure_pairs
+    from cd_pipeline.release.champion import as_the_model_sees
 
     if not recipe.one_image:
         pairs = rendered_pairs(workspace, recipe, "test")
+        pairs = as_the_model_sees(pairs, seen) if seen else pairs
         return measure_pairs(
             predictor, pairs, workspace.roots(recipe), folder, held_out_kinds=recipe.held_out_kinds
         )
     images = labelled_images(workspace, recipe, "test")
+    images = as_the_model_sees(images, seen) if seen else images
     return image_report(workspace, recipe, predictor, images, folder)
 
 

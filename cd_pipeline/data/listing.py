@@ -5,7 +5,7 @@ Files of one name in several folders belong together, whatever their formats. Na
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mimetypes import guess_type
 from pathlib import Path
@@ -15,6 +15,8 @@ from cd_pipeline.data.images import PICTURE_SUFFIXES
 
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
 """Not for labels: compression leaves values above 0 around every edge."""
+MAX_DEPTH = 16
+"""Folders in folders that are looked into, to name what lies too deep."""
 UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 """Unicode categories of controls, marks of direction, private and half characters, and line separators."""
 
@@ -93,6 +95,45 @@ def folders_in(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
         return []
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return what is in a folder at any depth, sorted, hidden files and folders left out.
+
+    Links to folders are followed where they lie directly in the folder, but not one that leads back up: deeper
+    ones could double the paths at every level. Folders that are not looked into, or cannot be, stand for
+    themselves. A folder that is not there holds nothing.
+    """
+    return sorted(_walk(folder)) if folder.is_dir() else []
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        yield folder
+        return
+    for path in entries:
+        if is_folder(path) and not _leads_too_far(path, above):
+            yield from _walk(path, (*above, real))
+        else:
+            yield path
+
+
+def _leads_too_far(folder: Path, above: tuple[Path, ...]) -> bool:
+    linked_below = bool(above) and folder.is_symlink() and folder.resolve() not in above
+    return linked_below or len(above) >= MAX_DEPTH
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path leads to a folder; no, if that cannot be seen."""
+    try:
+        return path.is_dir()
+    except OSError:  # a folder above it may be listed, and not be entered
+        return False
 
 
 def printable(name: str) -> str:

@@ -12,12 +12,10 @@ from pathlib import Path, PurePosixPath
 from cd_pipeline.data.files import MAX_TEXT_BYTES, bytes_digest, digest, read_regular
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
-from cd_pipeline.data.listing import composed, contents, one_line, printable
+from cd_pipeline.data.listing import composed, contents, is_folder, one_line, printable, visible_files
 from cd_pipeline.data.near_identical import perceptual_hash
 
 TREES = ("trainval", "test")
-MAX_DEPTH = 16
-"""Folders in folders that are looked into, to name what lies too deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +155,10 @@ def _with_labels(root: Path, photo: Photo) -> Photo:
 
 def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
     images = root / tree / "images"
-    labels = {_label_key(root / tree / "labels", path): path for path in _visible(root / tree / "labels")}
-    for path in _visible(images):
+    labels = {
+        _label_key(root / tree / "labels", path): path for path in visible_files(root / tree / "labels")
+    }
+    for path in visible_files(images):
         inner = path.relative_to(images)
         class_name = composed(printable(inner.parts[0])) if len(inner.parts) > 1 else ""
         label = labels.get(composed(str(inner.with_suffix("")))) if path.suffix else None
@@ -181,7 +181,7 @@ def _list_photos(root: Path, tree: str) -> Iterator[Photo]:
 def _layout_fault(path: Path, inner: Path) -> str | None:
     if printable(str(inner)) != str(inner):
         return "the name is not UTF-8 text; rename the file"
-    if _is_folder(path):
+    if is_folder(path):
         return (
             "a folder that is not looked into: it cannot be read, is too deep, or a link below a class folder"
         )
@@ -190,40 +190,6 @@ def _layout_fault(path: Path, inner: Path) -> str | None:
     if len(inner.parts) != 2:
         return "not directly in a class folder; expected images/<class>/<photo>"
     return None
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(_walk(folder)) if folder.is_dir() else []
-
-
-def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    # Yields files, and folders that are not looked into. Links to class folders are followed, which Path.rglob
-    # does not; `above` stops one that leads back up, and deeper ones could double the paths at every level.
-    real = folder.resolve()
-    if real in above:
-        return
-    try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError:
-        yield folder
-        return
-    for path in entries:
-        if _is_folder(path) and not _leads_too_far(path, above):
-            yield from _walk(path, (*above, real))
-        else:
-            yield path
-
-
-def _leads_too_far(folder: Path, above: tuple[Path, ...]) -> bool:
-    linked_below = bool(above) and folder.is_symlink() and folder.resolve() not in above
-    return linked_below or len(above) >= MAX_DEPTH
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a folder above it may be listed, and not be entered
-        return False
 
 
 def _label_key(labels: Path, path: Path) -> str:
@@ -236,7 +202,7 @@ def _orphan_labels(root: Path, photos: list[Photo]) -> list[str]:
     found = (
         printable(path.relative_to(root).as_posix())
         for tree in trees
-        for path in _visible(root / tree / "labels")
+        for path in visible_files(root / tree / "labels")
     )
     return sorted(path for path in found if path not in used)
 

@@ -87,9 +87,7 @@ def traced(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
         ValueError: The network does not give one logit for each class and pixel of its input.
     """
     task, examples = wrapper.task, example_pictures(wrapper.task, size)
-    with torch.no_grad(), _torch_as_imported(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+    with torch.no_grad(), _torch_as_imported(), without_deprecations():
         # sizes are fixed in an export, so what is traced of them holds
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         shape = tuple(wrapper.model(*examples).shape)
@@ -102,6 +100,18 @@ def traced(wrapper: ExportedNetwork, size: int) -> torch.jit.ScriptModule:
         script = torch.jit.trace(wrapper, examples, check_trace=False)  # type: ignore[no-untyped-call]
     assert isinstance(script, torch.jit.ScriptModule)
     return script
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Keep torch from saying inside the block that TorchScript is deprecated.
+
+    It is no longer developed, but is the one form that loads fast and without a network's code.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
+        yield
 
 
 @contextmanager

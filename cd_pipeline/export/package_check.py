@@ -1,8 +1,8 @@
 """A saved package as a form that can be compared with its checkpoint, on any machine."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from cd_pipeline.export.coreml import import_coremltools
 from cd_pipeline.export.mil_executor import ExecutionPrecision, PackageExecutor
 from cd_pipeline.export.network import CLASS_MAP, MASK, PROBABILITY
 
+Outputs = Callable[[Mapping[str, NDArray[np.uint8]]], dict[str, NDArray[np.number]]]
 AT_THRESHOLD = 1e-3
 """A mask is judged where the probability is farther than this from the threshold, which float16 rounds."""
 
@@ -83,7 +84,7 @@ class CoreMLPackage:
     non_finite_ops: tuple[str, ...] = ()
 
     def __init__(self, path: Path, reference: Reference) -> None:
-        self._model = import_coremltools().models.MLModel(str(path))
+        self._run = core_ml_outputs(path)
         self._reference = reference
 
     def answer(self, pictures: Pictures) -> Answer:
@@ -92,10 +93,25 @@ class CoreMLPackage:
         Raises:
             ValueError: A picture is not of the package's size.
         """
-        images = [PillowImage.fromarray(picture) for picture in pictures]
         names = self._reference.task.picture_names
-        found: dict[str, Any] = self._model.predict(dict(zip(names, images, strict=True)))
-        return answer_of({name: np.asarray(value) for name, value in found.items()}, self._reference)
+        return answer_of(self._run(dict(zip(names, pictures, strict=True))), self._reference)
+
+
+def core_ml_outputs(path: Path, units: str = "ALL") -> Outputs:
+    """Return what runs a package by Core ML itself, on macOS: pictures by input name to outputs by name.
+
+    Args:
+        path: A `.mlpackage`.
+        units: Where it may compute, a name of coremltools' `ComputeUnit`.
+    """
+    coremltools = import_coremltools()
+    model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[units])
+
+    def run(pictures: Mapping[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.number]]:
+        found = model.predict({name: PillowImage.fromarray(picture) for name, picture in pictures.items()})
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    return run
 
 
 def answer_of(outputs: dict[str, NDArray[np.number]], reference: Reference) -> Answer:

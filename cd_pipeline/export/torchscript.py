@@ -1,11 +1,9 @@
 """Export as TorchScript: a network that runs wherever torch does, without the code of this package."""
 
-import contextlib
 import io
 import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ from torch import nn
 from cd_pipeline.data.files import write_bytes
 from cd_pipeline.data.task import Task
 from cd_pipeline.export.agreement import Answer, Pictures, Reference, as_tensors
-from cd_pipeline.export.network import ExportedNetwork, evaluation_copy, traced
+from cd_pipeline.export.network import ExportedNetwork, evaluation_copy, traced, without_deprecations
 
 METADATA_FILE = "metadata.json"
 """Inside the archive: text to text, as JSON."""
@@ -40,7 +38,7 @@ def export_torchscript(
     wrapper = ExportedNetwork(evaluation_copy(model), task).eval()
     text = json.dumps(dict(sorted(metadata.items())), indent=1)
     archive = io.BytesIO()
-    with _without_deprecations():
+    with without_deprecations():
         script = torch.jit.freeze(traced(wrapper, size))
         torch.jit.save(script, archive, _extra_files={METADATA_FILE: text})
     write_bytes(path, _without_counters(archive))
@@ -57,8 +55,7 @@ class TorchScriptForm:
     non_finite_ops: tuple[str, ...] = ()
 
     def __init__(self, path: Path, reference: Reference) -> None:
-        with _without_deprecations():
-            self._script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        self._script, _ = load_torchscript(path)
         self._reference = reference
 
     def answer(self, pictures: Pictures) -> Answer:
@@ -71,13 +68,17 @@ class TorchScriptForm:
         return Answer.of(found.numpy(), self._reference.threshold)
 
 
-@contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    # TorchScript is no longer developed, but is the one form that loads fast and without a network's code
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
-        yield
+def load_torchscript(path: Path, device: str = "cpu") -> tuple[torch.jit.ScriptModule, str]:
+    """Read a TorchScript file, and the text of its metadata; "" where it has none.
+
+    Raises:
+        RuntimeError, ValueError: it cannot be read.
+    """
+    extra = {METADATA_FILE: ""}
+    with without_deprecations():
+        script = torch.jit.load(str(path), map_location=device, _extra_files=extra)  # type: ignore[no-untyped-call]
+    text = extra[METADATA_FILE]
+    return script, text.decode() if isinstance(text, bytes) else text
 
 
 def _without_counters(archive: io.BytesIO) -> bytes:

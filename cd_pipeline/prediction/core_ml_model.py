@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from cd_pipeline.data.images import Image
 from cd_pipeline.evaluation.tiled import Probability
-from cd_pipeline.export.coreml import import_coremltools, read_package_metadata
+from cd_pipeline.export.coreml import read_package_metadata
 from cd_pipeline.export.interface import ModelInterface
 from cd_pipeline.export.mil_executor import PackageExecutor
 from cd_pipeline.export.network import PROBABILITY
+from cd_pipeline.export.package_check import core_ml_outputs
 from cd_pipeline.prediction.opened_model import OpenedModel, planes
 
 Run = Callable[[Mapping[str, Image]], npt.NDArray[Any]]
@@ -50,14 +51,6 @@ def _op_by_op(path: Path) -> Run:
 
 
 def _core_ml(path: Path, device: str) -> tuple[str, Run]:
-    from PIL import Image as Picture
-
-    coremltools = import_coremltools()
-    units = coremltools.ComputeUnit.CPU_ONLY if device == "cpu" else coremltools.ComputeUnit.ALL
-    model = coremltools.models.MLModel(str(path), compute_units=units)
-
-    def run(pictures: Mapping[str, Image]) -> npt.NDArray[Any]:
-        given = {name: Picture.fromarray(picture) for name, picture in pictures.items()}
-        return np.asarray(model.predict(given)[PROBABILITY])
-
-    return f"Core ML, {units.name}", run
+    units = "CPU_ONLY" if device == "cpu" else "ALL"
+    outputs = core_ml_outputs(path, units)
+    return f"Core ML, {units}", lambda pictures: outputs(pictures)[PROBABILITY]

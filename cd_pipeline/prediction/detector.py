@@ -71,15 +71,7 @@ class _Model:
         overlap = known.overlap
         if fit == "tile" and known.fit != "tile":
             overlap = overlap or int(OVERLAP_SHARE * known.size)
-        return Predictor(
-            network=self.opened.network,
-            size=known.size,
-            threshold=self.threshold,
-            smooth=known.smooth,
-            overlap=overlap,
-            opening=known.opening,
-            min_area=known.min_area,
-        )
+        return self.opened.predictor(self.threshold, overlap)
 
     def _seen(self, picture: Image) -> Image:
         clahe = self.interface.clahe

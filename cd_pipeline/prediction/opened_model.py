@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.tiled import Probabilities, Probability
 from cd_pipeline.export.interface import ModelInterface
 
@@ -38,6 +39,24 @@ class OpenedModel:
     network: Probabilities
     interface: ModelInterface
     no_threshold: str = ""
+
+    def predictor(self, threshold: float | None, overlap: int | None = None) -> Predictor:
+        """Return it with its own mask rule.
+
+        Args:
+            threshold: above it a pixel is marked; None: of several classes the most probable one is taken.
+            overlap: of tiles, px; None: the model's own.
+        """
+        known = self.interface
+        return Predictor(
+            network=self.network,
+            size=known.size,
+            threshold=threshold,
+            smooth=known.smooth,
+            overlap=known.overlap if overlap is None else overlap,
+            opening=known.opening,
+            min_area=known.min_area,
+        )
 
 
 def open_model(path: Path, device: str = "auto") -> OpenedModel:

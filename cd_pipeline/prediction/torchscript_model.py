@@ -1,7 +1,6 @@
 """A TorchScript model: the form that starts fastest, with nothing but torch."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from cd_pipeline.data.preprocessing import to_network
 from cd_pipeline.evaluation.tiled import Probability
 from cd_pipeline.export.interface import ModelInterface
-from cd_pipeline.export.torchscript import METADATA_FILE
+from cd_pipeline.export.torchscript import METADATA_FILE, load_torchscript
 from cd_pipeline.prediction.device import torch_device
 from cd_pipeline.prediction.opened_model import ModelError, OpenedModel, planes
 
@@ -29,15 +28,12 @@ def open_torchscript(path: Path, device: str = "auto") -> OpenedModel:
         ValueError: not such a file, or the device cannot be used.
     """
     place = torch_device(device)
-    extra = {METADATA_FILE: ""}
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"`torch\.jit\.")
-            module = torch.jit.load(path, map_location=place, _extra_files=extra)  # type: ignore[no-untyped-call]
+        module, text = load_torchscript(path, place)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"{path}: not readable TorchScript ({reason}); export it again") from None
-    interface = ModelInterface.from_metadata(_read_metadata(extra[METADATA_FILE], path), str(path))
+    interface = ModelInterface.from_metadata(_read_metadata(text, path), str(path))
 
     def network(pictures: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Probability]:
         return planes(_run(module, place, pictures), interface, path)
@@ -45,7 +41,7 @@ def open_torchscript(path: Path, device: str = "auto") -> OpenedModel:
     return OpenedModel(path, "TorchScript", place, network, interface)
 
 
-def _read_metadata(text: str | bytes, path: Path) -> dict[str, str]:
+def _read_metadata(text: str, path: Path) -> dict[str, str]:
     try:
         content = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The shipped model, opened from its own TorchScript: neither its code nor its recipe is needed."""
+"""The test set as the shipped model sees it, whatever the recipe says today."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,25 +6,9 @@ from typing import TypeVar
 
 from cd_pipeline.data.image_manifest import LabelledImage
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.export.interface import ModelInterface
-from cd_pipeline.prediction.opened_model import OpenedModel
 
 Row = TypeVar("Row", Pair, LabelledImage)
-
-
-def predictor_of_opened(opened: OpenedModel) -> Predictor:
-    """Return an opened model with its own threshold and mask rule."""
-    known = opened.interface
-    return Predictor(
-        network=opened.network,
-        size=known.size,
-        threshold=known.threshold,
-        smooth=known.smooth,
-        overlap=known.overlap,
-        opening=known.opening,
-        min_area=known.min_area,
-    )
 
 
 def as_the_model_sees(examples: Sequence[Row], interface: ModelInterface) -> list[Row]:

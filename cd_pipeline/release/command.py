@@ -1,17 +1,16 @@
 """The command `cd-pipeline release`: what is shipped, and how to go back."""
 
 import argparse
-import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cd_pipeline.data.places import MATERIALIZE, data_root
 
 if TYPE_CHECKING:
     from cd_pipeline.release.store import ReleaseStore
 
 RECIPE = re.compile(r"[a-z][a-z0-9_]*")
-REMEDY = 'dagster asset materialize -m cd_pipeline.definitions --select "*{}release"'
 DESCRIPTION = """\
 Show which versions of a recipe's model are kept, or ship an earlier one again.
 
@@ -96,8 +95,8 @@ def _store(given: argparse.Namespace) -> "ReleaseStore":
     recipe: str = given.recipe
     if not RECIPE.fullmatch(recipe):
         raise ValueError(f"--recipe {recipe!r}: expected a name of small letters, digits and _")
-    folder = Path(os.environ.get("CD_PIPELINE_DATA") or "data") / recipe / "release"
+    folder = data_root() / recipe / "release"
     if not (folder / "versions").is_dir():
-        remedy = REMEDY.format("" if recipe == "rooms" else f"{recipe}/")
+        remedy = MATERIALIZE.format(key="release" if recipe == "rooms" else f"{recipe}/release")
         raise FileNotFoundError(f"{folder / 'versions'} is not there: run {remedy}")
     return ReleaseStore(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cd_pipeline.data.file_lock import locked
-from cd_pipeline.data.files import atomic_path, file_digest, write_bytes, write_text
+from cd_pipeline.data.files import TEMPORARY, atomic_path, file_digest, write_bytes, write_text
 from cd_pipeline.release.errors import ReleaseError
 from cd_pipeline.release.records import (
     CURRENT,
@@ -29,7 +29,6 @@ from cd_pipeline.release.records import (
     read_model,
 )
 
-TEMPORARY = ".tmp-"
 LINK = "current"
 
 

@@ -33,7 +33,7 @@ from cd_pipeline.training.distributed import has_batch_norm, process_group
 from cd_pipeline.training.loop import TrainingResult, train
 from cd_pipeline.training.progress import EpochRecord
 from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
-from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TrainingSettings
+from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TELLING, TrainingSettings
 from cd_pipeline.training.unfinished import TrainingState, UnfinishedFile
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -67,7 +67,8 @@ class TrainingJob(BaseModel):
         """Hash of everything that determines the weights, on one machine."""
         start = self.model.start_from and Path(self.model.start_from).expanduser()
         settings = self.model_dump(mode="json", exclude={*PLACES, "runtime"})
-        settings["training"].pop("tensorboard")
+        for name in TELLING:
+            settings["training"].pop(name)
         return digest(
             CODE_VERSION,
             json.dumps(settings, sort_keys=True),

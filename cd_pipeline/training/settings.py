@@ -9,6 +9,8 @@ CODE_VERSION = 1
 """Raised when training makes other weights of the same data, settings and package versions."""
 PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
 """The packages whose versions trained weights depend on."""
+TELLING = ("tensorboard", "mlflow")
+"""Settings of who is told about a training; its weights do not depend on them."""
 LossName = Literal[
     "bce",
     "ce",

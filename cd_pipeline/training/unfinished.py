@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cd_pipeline.data.files import atomic_path, bytes_digest
+from cd_pipeline.data.files import TEMPORARY, atomic_path, bytes_digest
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.distributed import gathered
 
@@ -112,7 +112,7 @@ class UnfinishedFile:
 def discard(path: Path) -> None:
     """Delete a state, and what was left of writing one."""
     path.unlink(missing_ok=True)
-    for leftover in path.parent.glob(f".tmp-*{path.suffix}"):
+    for leftover in path.parent.glob(f"{TEMPORARY}*{path.suffix}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -289,7 +289,8 @@ def test_a_mask_may_be_either_only_where_the_probability_is_the_threshold() -> N
 class MacModel:
     """Stands in for coremltools' model of macOS: runs the package op by op."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, compute_units: object) -> None:
+        assert compute_units is import_coremltools().ComputeUnit.ALL
         self.executor = PackageExecutor(Path(path))
 
     def predict(self, images: dict[str, object]) -> dict[str, np.ndarray]:

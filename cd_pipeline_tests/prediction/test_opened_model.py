@@ -18,6 +18,7 @@ from cd_pipeline.data.preprocessing import PIXEL_SCALE
 from cd_pipeline.data.task import Task
 from cd_pipeline.evaluation.predict import predict_probability
 from cd_pipeline.evaluation.threshold import ChosenThreshold
+from cd_pipeline.export import package_check
 from cd_pipeline.export.coreml import export_mlpackage
 from cd_pipeline.export.torchscript import export_torchscript
 from cd_pipeline.models.runtime import Runtime
@@ -140,13 +141,13 @@ def test_on_macos_core_ml_itself_is_given_pictures(
             before, after = (np.asarray(given[name]) for name in ("before", "after"))
             return {"probability": change_probability(before, after).astype(np.float32)[None, None]}
 
-    units = SimpleNamespace(ALL=SimpleNamespace(name="ALL"), CPU_ONLY=SimpleNamespace(name="CPU_ONLY"))
+    units = {"ALL": "anywhere", "CPU_ONLY": "the CPU"}
     fake = SimpleNamespace(ComputeUnit=units, models=SimpleNamespace(MLModel=CoreML))
-    monkeypatch.setattr(core_ml_model, "import_coremltools", lambda: fake)
+    monkeypatch.setattr(package_check, "import_coremltools", lambda: fake)
     monkeypatch.setattr(core_ml_model, "sys", SimpleNamespace(platform="darwin"))
     found = ChangeDetector.load(package, device="cpu").predict(*photos)
     assert np.abs(found.probability - change_probability(*photos)).max() < 1e-5
-    assert opened == [(str(package), units.CPU_ONLY)]
+    assert opened == [(str(package), "the CPU")]
 
 
 @pytest.mark.parametrize("samples", ["batch", 1])
