@@ -125,9 +125,9 @@ def truth_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         """
         from cd_pipeline.data.samples import load_sample
         from cd_pipeline.evaluation.masks import same_pictures
-        from cd_pipeline.synthesis.pairs import render_pair
         from cd_pipeline.synthesis.photo_store import PhotoStore
         from cd_pipeline.synthesis.render import untruthful_pixels
+        from cd_pipeline.synthesis.rendered_pairs import render_pair
         from cd_pipeline.synthesis.settings import PublishedSynthesis
 
         frozen, roots = rendered_pairs(workspace, recipe), workspace.roots(recipe)

@@ -17,6 +17,7 @@ from cd_pipeline.data.settings import (
     SplitSettings,
 )
 from cd_pipeline.data.task import MaskForm, Task
+from cd_pipeline.engine.settings import EngineSettings
 from cd_pipeline.models.settings import NETWORK_OPTIONS, ONE_IMAGE_NETWORKS, ModelSettings
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 from cd_pipeline.training.settings import OF_ONE_CLASS, OF_SEVERAL_CLASSES, SweepSettings, TrainingSettings
@@ -255,6 +256,7 @@ class RecipeSettings(BaseModel):
     real_pairs: RealPairsSettings = Field(default_factory=RealPairsSettings)
     release: ReleaseSettings = Field(default_factory=ReleaseSettings)
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
+    compute: EngineSettings = Field(default_factory=EngineSettings)
     augmentation: AugmentationSettings | None = Field(
         default=None, description="of training samples that lie in a folder; none: they are as they are"
     )
@@ -443,5 +445,5 @@ class Recipe(RecipeSettings):
         return [asset] if self.name == DEFAULT_RECIPE else [self.name, asset]
 
     def plain(self) -> dict[str, Any]:
-        """Return all settings as plain values, for the checkpoint."""
-        return self.model_dump(mode="json")
+        """Return all settings as plain values, for the checkpoint; where they are computed is none of them."""
+        return self.model_dump(mode="json", exclude={"compute"})

@@ -27,7 +27,7 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         from cd_pipeline.data.samples import at_input_size, load_sample, spread
         from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
         from cd_pipeline.evaluation.masks import mask_shares
-        from cd_pipeline.synthesis.pairs import render_pairs
+        from cd_pipeline.synthesis.rendered_pairs import render_pairs
 
         manifest = manifest_path(workspace, recipe)
         data_version, pairs = file_digest(manifest), read_pairs(manifest)

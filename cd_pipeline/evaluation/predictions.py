@@ -28,8 +28,8 @@ from cd_pipeline.evaluation.metrics import (
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
 from cd_pipeline.evaluation.sample_prediction import Prediction, predict_sample
-from cd_pipeline.synthesis.pairs import change_owners
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.rendered_pairs import change_owners
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from cd_pipeline.data.datasets import ItemDataset, Key, to_item
 from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import CACHE_BYTES, Roots, at_input_size
 from cd_pipeline.data.task import Task
-from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, render_plan
+from cd_pipeline.synthesis.pairs import draw_plan, photo_pools
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.rendered_pairs import render_plan
 from cd_pipeline.synthesis.settings import SynthesisSettings
 
 

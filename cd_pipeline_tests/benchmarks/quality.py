@@ -51,8 +51,9 @@ from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import Runtime, resolve_runtime
 from cd_pipeline.models.settings import ModelSettings
 from cd_pipeline.recipe import ThresholdSettings
-from cd_pipeline.synthesis.pairs import plan_pairs, render_pair
+from cd_pipeline.synthesis.pairs import plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.rendered_pairs import render_pair
 from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline.training.checkpoint import CheckpointError, load_checkpoint, weights_digest
 

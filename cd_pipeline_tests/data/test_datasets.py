@@ -14,7 +14,8 @@ from cd_pipeline.data.photos import scan_photos
 from cd_pipeline.data.samples import Roots, Sample, at_input_size, load_sample
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
-from cd_pipeline.synthesis.pairs import plan_pairs, render_pairs
+from cd_pipeline.synthesis.pairs import plan_pairs
+from cd_pipeline.synthesis.rendered_pairs import render_pairs
 from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 

@@ -17,8 +17,9 @@ from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
 from cd_pipeline.synthesis.fresh_pairs import FreshPairs
-from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs, render_pairs, render_plan
+from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.rendered_pairs import render_pairs, render_plan
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 

@@ -16,22 +16,12 @@ from cd_pipeline.data.photos import Photo, scan_photos
 from cd_pipeline.data.samples import Roots, load_sample
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
-from cd_pipeline.synthesis.pairs import (
-    change_owners,
-    draw_plan,
-    draws_a_photo,
-    pair_id,
-    photo_pools,
-    plan_of,
-    plan_pairs,
-    render_pair,
-    render_pairs,
-    render_plan,
-)
+from cd_pipeline.synthesis.pairs import draw_plan, draws_a_photo, pair_id, photo_pools, plan_of, plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.plan import ChangePlan
 from cd_pipeline.synthesis.realistic_plan import RealisticPlan
 from cd_pipeline.synthesis.render import untruthful_pixels
+from cd_pipeline.synthesis.rendered_pairs import change_owners, render_pair, render_pairs, render_plan
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
 

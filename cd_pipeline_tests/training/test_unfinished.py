@@ -27,7 +27,8 @@ from cd_pipeline.data.split import assign_splits
 from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.synthesis.pairs import plan_pairs, render_pairs
+from cd_pipeline.synthesis.pairs import plan_pairs
+from cd_pipeline.synthesis.rendered_pairs import render_pairs
 from cd_pipeline.synthesis.settings import PublishedSynthesis
 from cd_pipeline.training.job import TrainingJob, run_job
 from cd_pipeline.training.loop import TrainingResult, train
