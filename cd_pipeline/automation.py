@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.runs import SqliteRunStorage
 
 from cd_pipeline.assets.stage import PROCESS_TAG
-from cd_pipeline.data.machine import has_ended
+from cd_pipeline.data.machine import has_ended, is_gone
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
@@ -137,13 +138,32 @@ def runs_that_died(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     dead = [
         run
         for run in context.instance.get_runs(dg.RunsFilter(statuses=at_work))
-        if PROCESS_TAG in run.tags and has_ended(run.tags[PROCESS_TAG])
+        if has_died(context.instance, run)
     ]
     for run in dead:
         context.instance.report_run_failed(run, "The process of this run was killed, or its machine stopped.")
     return dg.SkipReason(
         f"called failed: {', '.join(run.run_id for run in dead)}" if dead else "none has died"
     )
+
+
+def has_died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Tell whether the process of a run has ended.
+
+    It is named by the run's tag from its first asset on. Before that it is the one that Dagster's log numbers, in a
+    history that belongs to this machine alone.
+    """
+    if PROCESS_TAG in run.tags:
+        return has_ended(run.tags[PROCESS_TAG])
+    if not isinstance(instance.run_storage, SqliteRunStorage):
+        return False
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    pids = [
+        (int(str(event.dagster_event.engine_event_data.metadata["pid"].value)), event.timestamp)
+        for event in events
+        if event.dagster_event and "pid" in event.dagster_event.engine_event_data.metadata
+    ]
+    return bool(pids) and all(is_gone(pid, at_work) for pid, at_work in pids)
 
 
 def automate(recipe: Recipe, assets: Sequence[dg.AssetsDefinition]) -> dg.Definitions:

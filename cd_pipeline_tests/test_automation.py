@@ -71,6 +71,33 @@ def test_runs_are_called_failed_only_when_their_process_has_died() -> None:
     assert [run.tags[PROCESS_TAG] for run in failed] == [gone]
 
 
+KILLED_AT_ONCE = """
+import os, signal, sys
+import dagster as dg
+
+@dg.op
+def first():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@dg.job(executor_def=dg.in_process_executor)
+def retrain():
+    first()
+
+with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
+    retrain.execute_in_process(instance=instance)
+"""
+
+
+def test_a_run_that_was_killed_before_its_first_asset_is_called_failed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED_AT_ONCE, str(tmp_path)], capture_output=True)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        (killed,) = instance.get_runs()
+        assert killed.status == dg.DagsterRunStatus.STARTED and PROCESS_TAG not in killed.tags
+        runs_that_died(dg.build_sensor_context(instance))
+        (killed,) = instance.get_runs()
+        assert killed.status == dg.DagsterRunStatus.FAILURE
+
+
 def test_retraining_is_weekly_and_its_runs_carry_the_recipe(everything: dg.RepositoryDefinition) -> None:
     schedule = everything.get_schedule_def("levir_retraining")
     assert schedule.cron_schedule == "0 3 * * 1"

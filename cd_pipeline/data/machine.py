@@ -42,12 +42,18 @@ def this_process() -> str:
 def has_ended(process: str) -> bool:
     """Tell whether a process that `this_process` named has ended; of another host's that is not known: False."""
     host, number, began = process.rsplit(" ", 2)
-    if host != socket.gethostname():
-        return False
+    return host == socket.gethostname() and is_gone(int(number), float(began))
+
+
+def is_gone(number: int, at_work: float) -> bool:
+    """Tell whether a process of this machine has ended.
+
+    Args:
+        number: its pid.
+        at_work: a time at which it ran, in seconds since 1970; one that began later is another one.
+    """
     try:
-        found = psutil.Process(int(number))
-        if found.status() == psutil.STATUS_ZOMBIE:
-            return True
-        return abs(found.create_time() - float(began)) > CLOCK_SECONDS  # another one has its number
+        found = psutil.Process(number)
+        return found.status() == psutil.STATUS_ZOMBIE or found.create_time() > at_work + CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
