@@ -8,6 +8,9 @@ import pytest
 
 REAL_DATA = "CD_PIPELINE_REAL_DATA"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so one thread in each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
