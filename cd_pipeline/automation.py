@@ -13,6 +13,7 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 from cd_pipeline.assets.stage import PROCESS_TAG
 from cd_pipeline.data.machine import has_ended, is_gone
+from cd_pipeline.data.places import is_remote, local_folder
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 RECIPE_TAG = "cd_pipeline/recipe"
 """Runs of one recipe wait for each other, see `dagster.yaml`."""
-SENSOR_INTERVAL_SECONDS = 30
+SENSOR_INTERVAL_SECONDS, STORE_INTERVAL_SECONDS = 30, 300
+"""Between two looks; an object store is asked less often, as each listing of 1000 objects is a paid request."""
 
 
 def remake_condition() -> dg.AutomationCondition:  # type: ignore[type-arg]
@@ -83,28 +85,29 @@ def retrain_schedule(recipe: Recipe, job: "UnresolvedAssetJobDefinition") -> dg.
 def folder_sensor(recipe: Recipe, job: "UnresolvedAssetJobDefinition") -> dg.SensorDefinition:
     """Build the sensor that retrains a recipe when its raw folder has changed; it is off until switched on.
 
-    It looks at names, sizes and times, every 30 seconds, and acts once nothing has moved for
-    `automation.quiet_seconds`.
+    It looks at names, sizes and times, every 30 seconds, of an object store every 5 minutes, and acts once nothing has
+    moved for `automation.quiet_seconds`.
     """
+    on_store = "://" in (Workspace().source_place(recipe) or "")
 
     @dg.sensor(
         name=f"{recipe.name}_folder",
         job=job,
-        minimum_interval_seconds=SENSOR_INTERVAL_SECONDS,
+        minimum_interval_seconds=STORE_INTERVAL_SECONDS if on_store else SENSOR_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Starts a run when photos were added, changed or removed and the folder has come to rest.",
     )
     def watch(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult | dg.SkipReason:
-        from cd_pipeline.data.folder_watch import Watch, fingerprint
+        from cd_pipeline.data.folder_watch import Watch, fingerprint, fingerprint_on_store
 
-        folder = workspace.configured_source(recipe)
+        folder = workspace.source_place(recipe)
         if folder is None:
             return dg.SkipReason(
                 f"no folder: set {recipe.environment_variable}, or source.folder in the recipe"
             )
         try:
-            seen = fingerprint(folder)
-        except OSError as error:
+            seen = fingerprint_on_store(folder) if is_remote(folder) else fingerprint(local_folder(folder))
+        except (OSError, ValueError) as error:
             return dg.SkipReason(str(error))
         known = Watch(**json.loads(context.cursor)) if context.cursor else Watch()
         watched, act = known.look(seen, time.time(), recipe.automation.quiet_seconds)

@@ -14,8 +14,7 @@ from cd_pipeline.assets.inputs import (
     trained,
 )
 from cd_pipeline.assets.mlpackage import AGREEMENT
-from cd_pipeline.assets.stage import LOCK
-from cd_pipeline.data.file_lock import locked
+from cd_pipeline.assets.stage import alone
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -56,8 +55,7 @@ def locked_check(
     def decorate(body: Callable[[Workspace], dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
         @functools.wraps(body)
         def guarded(workspace: Workspace) -> dg.AssetCheckResult:
-            lock = workspace.recipe_folder(recipe) / LOCK
-            with locked(lock, f"checking {asset} of {recipe.name}", dg.get_dagster_logger()):
+            with alone(workspace, recipe, f"checking {asset} of {recipe.name}", dg.get_dagster_logger()):
                 return body(workspace)
 
         return dg.asset_check(asset=dg.AssetKey(recipe.asset_key(asset)), blocking=blocking)(guarded)
@@ -356,10 +354,9 @@ def not_worse_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def challenger_is_not_worse(workspace: Workspace) -> dg.AssetCheckResult:
         """The package of this checkpoint was released; otherwise an earlier one stays shipped."""
         from cd_pipeline.assets.inputs import chosen_threshold
-        from cd_pipeline.assets.release import candidate_of
-        from cd_pipeline.release.store import ReleaseStore
+        from cd_pipeline.assets.release import candidate_of, release_store
 
-        store = ReleaseStore(workspace.folder(recipe, "release"))
+        store = release_store(workspace, recipe)
         saved = trained(workspace, recipe)
         candidate = candidate_of(workspace, recipe, saved, chosen_threshold(workspace, recipe, saved))
         decision, shipped = store.record(candidate.version).decision, store.shipped

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cd_pipeline.data.places import MATERIALIZE, data_root
+from cd_pipeline.data.places import MATERIALIZE, data_place, data_root, is_remote, with_addresses
 
 if TYPE_CHECKING:
     from cd_pipeline.prediction.detector import Model
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = given.run(given)
         return code
     except (ValueError, OSError) as error:
-        print(f"cd-pipeline {given.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"cd-pipeline {given.command}: {' '.join(with_addresses(str(error)).split())}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         return 130
@@ -177,6 +177,8 @@ def _model(given: argparse.Namespace) -> "Model":
 
 def _default_model() -> Path:
     root = data_root()
+    if is_remote(data_place()):
+        _fetch_default(root)
     released, newest = root / RELEASED, root / NOT_RELEASED / DEFAULT_MODEL
     if not os.path.lexists(released):
         if not newest.exists():
@@ -189,6 +191,17 @@ def _default_model() -> Path:
             "or give a model with --model"
         )
     return released / DEFAULT_MODEL
+
+
+def _fetch_default(root: Path) -> None:
+    from cd_pipeline.release.on_store import fetch_releases
+    from cd_pipeline.remote.object_folder import ObjectFolder
+    from cd_pipeline.remote.results import StoredResult
+
+    remote = ObjectFolder(data_place())
+    fetch_releases(remote / RELEASED.parent.as_posix(), root / RELEASED.parent)
+    if not os.path.lexists(root / RELEASED):
+        StoredResult(remote / NOT_RELEASED.as_posix(), root / NOT_RELEASED).fetch(None)
 
 
 def _options(model: "Model", given: argparse.Namespace) -> dict[str, Any]:

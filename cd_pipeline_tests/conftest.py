@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so one thread in ea
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A developer's own settings must not leak into tests, nor a hub into the network.
-    for name in ("DATA", "ROOMS", "ROOMS_PAIRS", "LEVIR", "CRACKS", "VOC", "FORCE"):
+    for name in ("DATA", "CACHE", "ROOMS", "ROOMS_PAIRS", "LEVIR", "CRACKS", "VOC", "FORCE"):
         monkeypatch.delenv(f"CD_PIPELINE_{name}", raising=False)
 
 

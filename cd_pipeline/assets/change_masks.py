@@ -1,14 +1,25 @@
 """The rendered pairs and their masks."""
 
+from itertools import islice
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from tqdm import tqdm
 
 from cd_pipeline.assets.identity import PICTURES
 from cd_pipeline.assets.inputs import MASKS_STAMP, manifest_path
+from cd_pipeline.assets.shards import shard_runner
 from cd_pipeline.assets.stage import on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cd_pipeline.data.images import Image
+    from cd_pipeline.data.manifest import Pair
+    from cd_pipeline.data.samples import Roots
 
 SHOWN = 12
 SHOWN_SIZE = 160
@@ -23,29 +34,26 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """The frozen pairs as lossless pictures: photos, mask and what counts, from photo and plan alone."""
         from cd_pipeline.data.files import file_digest, write_text
-        from cd_pipeline.data.manifest import read_pairs
-        from cd_pipeline.data.samples import at_input_size, load_sample, spread
-        from cd_pipeline.evaluation.figures import gallery, inline_jpeg, pair_row
+        from cd_pipeline.evaluation.figures import inline_jpeg
         from cd_pipeline.evaluation.masks import mask_shares
-        from cd_pipeline.synthesis.rendered_pairs import render_pairs
+        from cd_pipeline.synthesis.rendered_pairs import FrozenPairs, render_pairs
 
-        manifest = manifest_path(workspace, recipe)
-        data_version, pairs = file_digest(manifest), read_pairs(manifest)
-        stamp = workspace.folder(recipe, "change_masks") / MASKS_STAMP
-        stamp.unlink(missing_ok=True)
-        frozen = [pair for pair in pairs if pair.after is not None]
-        roots = workspace.roots(recipe)
-        with tqdm(desc="rendering pairs", total=len(frozen), leave=False, disable=not on_terminal()) as bar:
-            version = render_pairs(pairs, roots, threads=compute.cores, progress=bar.update)
-        write_text(stamp, data_version)
-        shares = mask_shares(frozen, roots)
-        context.log.info(f"{len(frozen)} pairs rendered to {workspace.folder(recipe, 'change_masks')}")
-        shown = [at_input_size(load_sample(pair, roots), SHOWN_SIZE) for pair in spread(frozen, SHOWN)]
-        sheet = gallery([pair_row(pair) for pair in shown], columns=3)
+        manifest, roots = manifest_path(workspace, recipe), workspace.roots(recipe)
+        data_version, frozen = file_digest(manifest), FrozenPairs(manifest)
+        count, folder = sum(1 for _ in frozen), workspace.folder(recipe, "change_masks")
+        (folder / MASKS_STAMP).unlink(missing_ok=True)
+        with (
+            shard_runner(context, workspace, recipe, threads=compute.cores, packages=PICTURES) as runner,
+            tqdm(desc="rendering pairs", total=count, leave=False, disable=not on_terminal()) as bar,
+        ):
+            version = render_pairs(frozen, roots, runner=runner, progress=bar.update)
+            shares, sheet = mask_shares(frozen, roots), contact_sheet(frozen, count, roots)
+        write_text(folder / MASKS_STAMP, data_version)
+        context.log.info(f"{count} pairs rendered to {folder}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version),
             metadata={
-                "pairs": len(frozen),
+                "pairs": count,
                 "positive_pixel_share": shares["all"],
                 "positive_pixel_shares": table([{"split": k, "share": v} for k, v in shares.items()]),
                 "contact_sheet": picture(inline_jpeg(sheet), "image/jpeg"),
@@ -53,3 +61,19 @@ def change_masks_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return change_masks
+
+
+def contact_sheet(frozen: "Iterable[Pair]", count: int, roots: "Roots") -> "Image":
+    """Draw some of the pairs, evenly spaced, beside each other.
+
+    Args:
+        frozen: pairs whose pictures are on disk.
+        count: how many they are.
+        roots: where they are.
+    """
+    from cd_pipeline.data.samples import at_input_size, load_sample
+    from cd_pipeline.evaluation.figures import gallery, pair_row
+
+    shown = islice(frozen, 0, None, max(1, -(-count // SHOWN)))
+    sized = (at_input_size(load_sample(pair, roots), SHOWN_SIZE) for pair in shown)
+    return gallery([pair_row(pair) for pair in sized], columns=3)

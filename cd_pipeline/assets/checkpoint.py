@@ -62,11 +62,12 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         manifest = manifest_path(workspace, recipe)
         data_version = file_digest(manifest)
         examples_on_disk(workspace, recipe)
-        log, runtime = context.log, compute.runtime()
+        log = context.log
         settings = training_here(workspace, recipe, log)
         folder = workspace.folder(recipe, "checkpoint")
         job = training_job(workspace, recipe, compute, settings, unfinished=folder / UNFINISHED)
-        log.info(f"training {recipe.model.name}: {runtime.description}")
+        where = "on Ray" if recipe.compute.engine == "ray" else job.runtime.description
+        log.info(f"training {recipe.model.name}: {where}")
         with written_down(settings, folder, recipe, data_version, log) as write:
 
             def on_epoch(record: "EpochRecord") -> None:
@@ -106,7 +107,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "train_samples": done.train_samples,
                 "val_samples": done.val_samples,
                 "parameters": sum(p.numel() for p in build_model(recipe.model, recipe.task).parameters()),
-                "device": runtime.description,
+                "device": done.device,
                 "curves": picture(curves),
                 "history": table(history),
                 "path": dg.MetadataValue.path((folder / "model.pt").absolute()),
@@ -139,8 +140,10 @@ def training_job(
     `unfinished` is the file of its state, for the caller to discard when the result is saved.
     """
     from cd_pipeline.training.job import TrainingJob
+    from cd_pipeline.training.ray_job import wanted_runtime
 
     roots = workspace.roots(recipe)
+    on_ray = recipe.compute.engine == "ray"
     return TrainingJob(
         manifest=manifest_path(workspace, recipe),
         source=roots.source,
@@ -152,7 +155,8 @@ def training_job(
         augmentation=recipe.augmentation,
         model=recipe.model,
         training=training,
-        runtime=compute.runtime(),
+        runtime=wanted_runtime(compute.model_dump()) if on_ray else compute.runtime(),
+        engine=recipe.compute,
         unfinished=unfinished.absolute(),
     )
 

@@ -6,11 +6,12 @@ Nothing here loads torch: an asset that nothing has changed for is to take no ti
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cd_pipeline.assets.memo import Also, on_disk
+from cd_pipeline.data.ahead import mapped
 from cd_pipeline.data.files import digest, file_digest
+from cd_pipeline.data.places import is_remote
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
@@ -26,35 +27,25 @@ def raw_source(recipe: Recipe) -> Also:
     """Return what tells the raw folder of a recipe, of which every file is read each time, by content."""
 
     def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        from cd_pipeline.data.layouts import reader_folders
+
         root = workspace.configured_source(recipe)
         if root is None:
             return {"source": "sample"}
-        folders = [root / folder for folder in read_folders(recipe, root)]
-        return {"source": (str(root.absolute()), folders_digest(root, folders, compute.cores))}
+        folders = [root / folder for folder in reader_folders(recipe.source.layout, root)]
+        return {
+            "source": (
+                place_of(workspace.source_place(recipe), root),
+                folders_digest(root, folders, compute.cores),
+            )
+        }
 
     return also
 
 
-def read_folders(recipe: Recipe, root: Path) -> list[str]:
-    """Return the folders in a raw folder that its reader looks into, which can lie in a larger tree.
-
-    Raises:
-        FileNotFoundError, ValueError: the reader finds no layout of its own.
-    """
-    from cd_pipeline.data import masked_images, photos, two_date, voc
-    from cd_pipeline.data.split import SPLITS
-
-    match recipe.source.layout:
-        case "labelled_photos":
-            outer: Sequence[str] = photos.find_trees(root)
-            inner: Sequence[str] = ("images", "labels")
-        case "two_date":
-            outer, inner = ("", *SPLITS), (*two_date.PARTS, two_date.LISTS)
-        case "masked_images":
-            outer, inner = masked_images.find_data_sets(root), masked_images.PARTS
-        case "voc":
-            outer, inner = voc.find_trees(root), (*voc.PARTS, voc.LISTS)
-    return [f"{one}/{part}" if one else part for one in outer for part in inner]
+def place_of(place: str | None, root: Path) -> str:
+    """Return what a raw folder is known by: its address on an object store, or its absolute path."""
+    return place if place is not None and is_remote(place) else str(root.absolute())
 
 
 def beside(recipe: Recipe, *assets: str) -> Also:
@@ -74,7 +65,8 @@ def real_pairs_and_machine(recipe: Recipe) -> Also:
         if root is None:
             return {"real pairs": "none"}
         found = folders_digest(root, [root / part for part in PAIR_PARTS], compute.cores)
-        return {"real pairs": (str(root.absolute()), found), **predicting(workspace, compute)}
+        place = place_of(workspace.pairs_place(recipe), root)
+        return {"real pairs": (place, found), **predicting(workspace, compute)}
 
     return also
 
@@ -91,8 +83,9 @@ def training(recipe: Recipe) -> Also:
         start = recipe.model.start_from and Path(recipe.model.start_from).expanduser()
         return {
             "machine": (compute.model_dump_json(exclude={"workers", "threads"}), accelerators()),
+            "processes": recipe.compute.workers,
             "threads": compute.cores,
-            "sample data": workspace.configured_source(recipe) is None,
+            "sample data": workspace.source_place(recipe) is None,
             "start weights": file_digest(start) if start and start.is_file() else "",
         }
 
@@ -126,8 +119,7 @@ def folders_digest(root: Path, folders: Sequence[Path], threads: int) -> str:
     from cd_pipeline.data.listing import visible_files
 
     paths = sorted(path for folder in folders for path in visible_files(folder))
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        contents = list(pool.map(_content, paths))
+    contents = list(mapped(_content, paths, threads))
     there = [(folder.relative_to(root).as_posix(), folder.is_dir()) for folder in folders]
     names = (os.fsencode(path.relative_to(root)) for path in paths)
     return digest(there, *(part for pair in zip(names, contents, strict=True) for part in pair))

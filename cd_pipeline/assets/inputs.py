@@ -5,6 +5,7 @@ runs. Every asset after the manifest reads its inputs here.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +100,14 @@ def examples_on_disk(
     return rendered_pairs(workspace, recipe, split)
 
 
-def manifest_rows(workspace: Workspace, recipe: Recipe) -> "Sequence[Pair] | Sequence[LabelledImage]":
-    """Read all rows of the manifest, also of pairs that are drawn anew each epoch."""
-    from cd_pipeline.data.manifest import read_pairs
+def samples_by_split(workspace: Workspace, recipe: Recipe) -> dict[str, int]:
+    """Count the rows of the manifest, also of pairs that are drawn anew each epoch; parts without any are left out."""
+    import pyarrow.parquet as pq
 
-    if recipe.one_image:
-        return labelled_images(workspace, recipe)
-    return read_pairs(manifest_path(workspace, recipe))
+    from cd_pipeline.data.split import SPLITS
+
+    splits = Counter(pq.read_table(manifest_path(workspace, recipe), columns=["split"])["split"].to_pylist())
+    return {split: splits[split] for split in SPLITS if splits[split]}
 
 
 def trained(workspace: Workspace, recipe: Recipe) -> "Checkpoint":

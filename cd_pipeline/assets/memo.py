@@ -22,11 +22,11 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 from pydantic import BaseModel, ValidationError
 
 from cd_pipeline.assets.inputs import StaleInputError
+from cd_pipeline.data.file_record import RECEIPT, FileRecord
 from cd_pipeline.data.files import digest, file_digest, write_text
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
-RECEIPT = ".receipt.json"
 FORCE = "CD_PIPELINE_FORCE"
 FORCE_TAG = "cd_pipeline/force"
 OWN_PACKAGE = "cd_pipeline"
@@ -34,20 +34,6 @@ UNCHANGED = "unchanged"
 """Metadata of an asset whose old result is given again."""
 Body = Callable[..., dg.MaterializeResult | None]  # type: ignore[type-arg]
 Also = Callable[..., Mapping[str, object]]
-
-
-class FileRecord(BaseModel):
-    """A file as it was written."""
-
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "FileRecord":
-        """Read a file, once as long as nothing has touched it."""
-        found = path.stat()
-        touched = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return cls(size=found.st_size, sha256=_file_digest(path.absolute(), touched))
 
 
 class Receipt(BaseModel):
@@ -118,20 +104,37 @@ def memoised(
             **({"manifest settings": recipe.plan_version} if recipe.manifest[0] in after else {}),
             **{key: digest(value) for key, value in (also(**resources) if also else {}).items()},
         }
+        workspace.bring_own(recipe, name)
         folder = workspace.folder(recipe, name)
         others = out_of_date(context, workspace, recipe, after)
         if old := _still_good(context, folder, identity, others):
             for warning in old.warnings:
                 context.log.warning(warning)
             context.log.info(f"unchanged: nothing that {name} is made of is new ({FORCE}=1 makes it anew)")
-            return old.result(workspace.recipe_folder(recipe))
+            return _with_address(old.result(workspace.recipe_folder(recipe)), workspace, recipe, name)
         with warnings_of(context.log) as warnings:
             result = body(context, **resources)
         if result is not None:
             write_receipt(folder, workspace.recipe_folder(recipe), identity, result, warnings)
+            workspace.publish(recipe, name)
+            result = _with_address(result, workspace, recipe, name)
         return result
 
     return guarded
+
+
+def _with_address(
+    result: dg.MaterializeResult,  # type: ignore[type-arg]
+    workspace: Workspace,
+    recipe: Recipe,
+    asset: str,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    if (store := workspace.on_store(recipe)) is None:
+        return result
+    return dg.MaterializeResult(
+        data_version=result.data_version,
+        metadata={**(result.metadata or {}), "on_store": f"{store.uri}/{asset}"},
+    )
 
 
 def out_of_date(
@@ -158,7 +161,9 @@ def on_disk(workspace: Workspace, recipe: Recipe, asset: str) -> str:
 
     Raises:
         StaleInputError: a file is not the one that the asset wrote.
+        StoreError: the object store of the data root fails, or what lies there is not what the asset made.
     """
+    workspace.bring(recipe, asset)
     folder = workspace.folder(recipe, asset)
     receipt = read_receipt(folder)
     if receipt is not None:
@@ -252,21 +257,7 @@ def write_receipt(
 
 def changed_files(folder: Path, receipt: Receipt) -> list[str]:
     """Return which files of a receipt are not what they were, or are gone; each is read, whatever its times."""
-    changed = []
-    for name, record in receipt.files.items():
-        try:
-            same = FileRecord.of(folder / name) == record
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            same = False
-        if not same:
-            changed.append(name)
-    return changed
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _file_digest(path: Path, touched: tuple[int, ...]) -> str:
-    # `touched` changes when the file does: many assets read the same one
-    return file_digest(path)
+    return [name for name, record in receipt.files.items() if not record.is_of(folder / name)]
 
 
 def visible_files(folder: Path) -> list[str]:

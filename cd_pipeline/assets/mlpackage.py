@@ -1,13 +1,12 @@
 """The network as an app takes it: the Core ML package, other forms of it, and the model card."""
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cd_pipeline.assets.identity import NETWORKS
-from cd_pipeline.assets.inputs import chosen_threshold, examples_on_disk, manifest_rows, measured, trained
+from cd_pipeline.assets.inputs import chosen_threshold, examples_on_disk, measured, samples_by_split, trained
 from cd_pipeline.assets.stage import stage
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
@@ -145,7 +144,6 @@ def card(
     """Return the model card."""
     from cd_pipeline.export.model_card import CardFacts, model_card
 
-    splits = Counter(example.split for example in manifest_rows(workspace, recipe))
     parameters = sum(value.numel() for value in saved.model().parameters())
     return model_card(
         CardFacts(
@@ -158,7 +156,7 @@ def card(
             marking=marking(recipe),
             network=f"{recipe.model.name} of {parameters:,} parameters",
             pretrained=saved.pretrained,
-            samples={split: splits[split] for split in ("train", "val", "test") if splits[split]},
+            samples=samples_by_split(workspace, recipe),
             metrics=metrics,
             delivery=delivery.plain(),
             versions={

@@ -8,7 +8,7 @@ import dagster as dg
 from cd_pipeline.assets.identity import PICTURES, raw_source
 from cd_pipeline.assets.source import DrawSample, Scan, observe
 from cd_pipeline.assets.stage import stage
-from cd_pipeline.metadata import table
+from cd_pipeline.metadata import table, warn_of_left_out
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
@@ -36,9 +36,9 @@ def raw_images_asset(recipe: Recipe) -> dg.AssetsDefinition:
         write_masked_images(
             workspace.folder(recipe, "raw_images") / "images.parquet", inventory.images, recipe.source_version
         )
-        for image in inventory.quarantined:
-            context.log.warning(f"left out {label_of(image)}: {image.reason}")
-        counts = f"{len(inventory.usable)} images, {len(inventory.quarantined)} left out"
+        left_out = [(label_of(image), image.reason) for image in inventory.quarantined]
+        warn_of_left_out(context.log, "left out", left_out, "images.parquet")
+        counts = f"{len(inventory.usable)} images, {len(left_out)} left out"
         context.log.info(f"{counts}, in {source.root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
@@ -95,6 +95,7 @@ def inventory_figures(recipe: Recipe, inventory: "MaskedInventory") -> dict[str,
         "data_sets": table([{"data_set": name, "images": n} for name, n in sorted(datasets.items())]),
         "sizes": table([{"size": size, "images": n} for size, n in sizes.most_common()]),
         "quarantined_images": table(
-            [{"image": label_of(image), "reason": image.reason or ""} for image in inventory.quarantined]
+            [{"image": label_of(image), "reason": image.reason or ""} for image in inventory.quarantined],
+            "images.parquet",
         ),
     }

@@ -7,7 +7,7 @@ import dagster as dg
 from cd_pipeline.assets.identity import PICTURES, raw_source
 from cd_pipeline.assets.source import observe
 from cd_pipeline.assets.stage import stage
-from cd_pipeline.metadata import table
+from cd_pipeline.metadata import table, warn_of_left_out
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
@@ -41,14 +41,14 @@ def raw_pairs_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
         inventory = source.inventory
         write_two_date(workspace.folder(recipe, "raw_pairs") / "pairs.parquet", inventory.pairs)
-        for pair in inventory.quarantined:
-            context.log.warning(f"left out {pair.split}/{pair.name}: {pair.reason}")
+        left_out = [(f"{pair.split}/{pair.name}", pair.reason) for pair in inventory.quarantined]
+        warn_of_left_out(context.log, "left out", left_out, "pairs.parquet")
         bits = max(pair.bits for pair in inventory.usable)
         if 8 < bits < recipe.source.bits:
             context.log.warning(
                 f"16-bit pictures use values below {1 << bits} alone: set source.bits to {bits}, or they are dark"
             )
-        counts = f"{len(inventory.usable)} pairs, {len(inventory.quarantined)} left out"
+        counts = f"{len(inventory.usable)} pairs, {len(left_out)} left out"
         context.log.info(f"{counts}, in {source.root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
@@ -84,6 +84,7 @@ def inventory_figures(inventory: "TwoDateInventory") -> dict[str, Any]:
         "bits": max(pair.bits for pair in usable),
         "splits": table(rows),
         "quarantined_pairs": table(
-            [{"pair": f"{p.split}/{p.name}", "reason": p.reason or ""} for p in inventory.quarantined]
+            [{"pair": f"{p.split}/{p.name}", "reason": p.reason or ""} for p in inventory.quarantined],
+            "pairs.parquet",
         ),
     }

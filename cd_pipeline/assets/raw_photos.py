@@ -8,7 +8,7 @@ import dagster as dg
 from cd_pipeline.assets.identity import PICTURES, raw_source
 from cd_pipeline.assets.source import observe
 from cd_pipeline.assets.stage import stage
-from cd_pipeline.metadata import table
+from cd_pipeline.metadata import table, warn_of_left_out
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
@@ -41,10 +41,11 @@ def raw_photos_asset(recipe: Recipe) -> dg.AssetsDefinition:
             sample="drawn rooms, not photos",
         )
         inventory = source.inventory
-        write_photos(workspace.folder(recipe, "raw_photos") / "photos.parquet", inventory.photos)
-        for photo in inventory.quarantined:
-            context.log.warning(f"quarantined {photo.path}: {photo.reason}")
-        counts = f"{len(inventory.usable)} photos, {len(inventory.quarantined)} files quarantined"
+        path = workspace.folder(recipe, "raw_photos") / "photos.parquet"
+        write_photos(path, inventory.photos)
+        left_out = [(photo.path, photo.reason) for photo in inventory.quarantined]
+        warn_of_left_out(context.log, "quarantined", left_out, path.name)
+        counts = f"{len(inventory.usable)} photos, {len(left_out)} files quarantined"
         context.log.info(f"{counts}, in {source.root}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(inventory.version),
@@ -66,6 +67,8 @@ def inventory_figures(inventory: "Inventory") -> dict[str, Any]:
         "dropped_label_lines": len(dropped),
         "labels_without_photo": len(inventory.orphan_labels),
         "classes": table([{"class": c, "tree": t, "photos": n} for (c, t), n in sorted(classes.items())]),
-        "quarantined_files": table([{"file": p.path, "reason": p.reason or ""} for p in quarantined]),
-        "dropped_labels": table([{"file": path, "line": line} for path, line in dropped]),
+        "quarantined_files": table(
+            [{"file": photo.path, "reason": photo.reason or ""} for photo in quarantined], "photos.parquet"
+        ),
+        "dropped_labels": table([{"file": path, "line": line} for path, line in dropped], "photos.parquet"),
     }

@@ -17,6 +17,7 @@ from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.assets.test_predictions import test_report
 from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
+from cd_pipeline.remote.step import current_step
 from cd_pipeline.resources import Compute, Workspace
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def release_asset(recipe: Recipe) -> dg.AssetsDefinition:
         Both are kept; `cd-pipeline release rollback` goes back.
         """
         from cd_pipeline.release.challenge import release_candidate
+        from cd_pipeline.release.on_store import push_releases
         from cd_pipeline.release.records import Rule
-        from cd_pipeline.release.store import ReleaseStore
 
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
         measured(workspace, recipe, saved, chosen)
-        store = ReleaseStore(workspace.folder(recipe, "release"))
+        store = release_store(workspace, recipe)
 
         def champion_scores(champion: "Record") -> "pd.DataFrame":
             context.log.info(f"scoring {champion.version}, which is shipped, on the test set of today")
@@ -68,6 +69,9 @@ def release_asset(recipe: Recipe) -> dg.AssetsDefinition:
             rule=Rule(**recipe.release.rule),
             keep=recipe.release.keep,
         )
+        remote, lease = workspace.on_store(recipe), current_step().lease
+        if remote is not None and lease is not None:
+            push_releases(remote / "release", store, lease)
         tell = context.log.info if outcome.record.decision.released else context.log.warning
         tell(outcome.sentence)
         return dg.MaterializeResult(
@@ -75,6 +79,17 @@ def release_asset(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return release
+
+
+def release_store(workspace: Workspace, recipe: Recipe) -> "ReleaseStore":
+    """Return what is kept and shipped; with a data root on an object store as it is there."""
+    from cd_pipeline.release.on_store import fetch_releases
+    from cd_pipeline.release.store import ReleaseStore
+
+    folder = workspace.folder(recipe, "release")
+    if (remote := workspace.on_store(recipe)) is not None:
+        fetch_releases(remote / "release", folder)
+    return ReleaseStore(folder)
 
 
 def candidate_of(

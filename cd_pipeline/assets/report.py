@@ -138,14 +138,14 @@ def measured_set(
         palette=palette,
         many_groups=len({example.class_name for example in examples}) > 1,
     )
-    rows: Sequence[Mapping[str, Any]] = scores.to_dict("records")  # type: ignore[assignment]
+    rows: Sequence[Mapping[str, Any]] = scores.iloc[shown].to_dict("records")  # type: ignore[assignment]
     sweep = None
     if chosen is not None:
         sweep_path = workspace.require(recipe, "test_predictions", "sweep.parquet")
         sweep = read_sweep(sweep_path, scores, chosen.threshold)
     return TestSet(
         metrics=metrics,
-        cards=[maker.make(number, examples[number], rows[number]) for number in shown],
+        cards=[maker.make(number, examples[number], row) for number, row in zip(shown, rows, strict=True)],
         examples=len(examples),
         names=dict(zip(recipe.class_names, map(tuple, palette.tolist()), strict=True))
         if palette is not None
@@ -168,21 +168,23 @@ def cleaned(recipe: Recipe) -> str:
 def left_out(workspace: Workspace, recipe: Recipe) -> "LeftOut":
     """Read which inputs were not used, and why."""
     from cd_pipeline.data.image_manifest import read_masked_images
-    from cd_pipeline.data.manifest import read_photos, read_two_date
+    from cd_pipeline.data.manifest import each_photo, read_two_date
     from cd_pipeline.data.masked_images import label_of
     from cd_pipeline.evaluation.report_page.facts import LeftOut
 
     if recipe.one_image:
         images = read_masked_images(divided_images(workspace, recipe))
-        return LeftOut([(label_of(image), image.reason) for image in images if image.reason])
+        left_out_images = [(label_of(image), image.reason) for image in images if image.reason]
+        return LeftOut(left_out_images, whole="split.parquet")
     if recipe.source.layout == "two_date":
         pairs = read_two_date(workspace.require(recipe, "raw_pairs", "pairs.parquet"))
-        return LeftOut([(f"{pair.split}/{pair.name}", pair.reason) for pair in pairs if pair.reason])
-    photos = read_photos(workspace.require(recipe, "split", "split.parquet"))
-    return LeftOut(
-        [(photo.path, photo.reason) for photo in photos if photo.reason],
-        [(photo.label_path, line) for photo in photos for line in photo.dropped_labels],
-    )
+        left_out_pairs = [(f"{pair.split}/{pair.name}", pair.reason) for pair in pairs if pair.reason]
+        return LeftOut(left_out_pairs, whole="pairs.parquet")
+    files, lines = [], []
+    for photo in each_photo(workspace.require(recipe, "split", "split.parquet")):
+        files += [(photo.path, photo.reason)] if photo.reason else []
+        lines += [(photo.label_path, line) for line in photo.dropped_labels]
+    return LeftOut(files, lines, "split.parquet")
 
 
 def lineage(

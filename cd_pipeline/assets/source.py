@@ -1,7 +1,7 @@
 """Reading a recipe's raw folder: the user's own, or sample data drawn where none is configured."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,7 +11,10 @@ from tqdm import tqdm
 
 from cd_pipeline.assets.stage import on_terminal
 from cd_pipeline.data.files import write_text
+from cd_pipeline.data.places import is_remote
+from cd_pipeline.metadata import table
 from cd_pipeline.recipe import Recipe
+from cd_pipeline.remote.step import current_step
 from cd_pipeline.resources import Workspace
 
 SAMPLE_MARK = "sample.sha256"
@@ -45,15 +48,31 @@ class DrawSample(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source(Generic[Found]):
-    """A raw folder and what is in it; `sample`: it was drawn."""
+    """A raw folder and what is in it.
+
+    Attributes:
+        root: the folder, or its mirror on this machine.
+        sample: it was drawn.
+        inventory: what is in it.
+        address: of one on an object store; "": it is a local folder.
+        refused: objects on the store that cannot be files here, with the reason.
+    """
 
     root: Path
     sample: bool
     inventory: Found
+    address: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Return where the data is from."""
-        return {"sample_data": self.sample, "folder": dg.MetadataValue.path(self.root.absolute())}
+        found: dict[str, Any] = {
+            "sample_data": self.sample,
+            "folder": dg.MetadataValue.path(self.address or self.root.absolute()),
+        }
+        if self.refused:
+            found["refused_objects"] = table([{"object": n, "reason": r} for n, r in self.refused.items()])
+        return found
 
 
 def observe(
@@ -85,7 +104,9 @@ def observe(
             return scan(root, threads=cores, progress=bar.update)
 
     if configured is not None:
-        return Source(configured, False, read(configured))
+        place = workspace.source_place(recipe) or ""
+        address = place if is_remote(place) else ""
+        return Source(configured, False, read(configured), address, current_step().refused.get(place, {}))
     log.warning(f"no folder is configured: this run uses SAMPLE DATA, {sample}")
     whole = _whole_sample(own, read)
     if whole is not None:

@@ -79,5 +79,5 @@ def split_figures(
         **{part: int(counts[part].sum()) for part in SPLITS},
         "quarantined": len(quarantined),
         "counts": table(counts.reset_index()),
-        "quarantined_files": table(quarantined),
+        "quarantined_files": table(quarantined, "split.parquet"),
     }

@@ -1,13 +1,16 @@
 """What all assets of a recipe share: key, group, versions, a lock, and errors in one clear line.
 
 While an asset is made or checked, no other process touches the files of its recipe: one that wants to waits. So
-what is read is never half of one run and half of another. Different recipes do not wait for each other.
+what is read is never half of one run and half of another. Different recipes do not wait for each other. Where the
+data root is on an object store, other machines wait as well (`cd_pipeline.remote.lease`).
 """
 
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -17,7 +20,9 @@ from cd_pipeline.assets.memo import Also, Body, memoised
 from cd_pipeline.data.file_lock import locked
 from cd_pipeline.data.files import delete_leftovers, digest, disk_fault
 from cd_pipeline.data.machine import this_process
+from cd_pipeline.data.places import with_addresses
 from cd_pipeline.recipe import Recipe
+from cd_pipeline.remote.errors import StoreError
 from cd_pipeline.resources import Workspace
 
 GPU_POOL = "gpu"
@@ -80,13 +85,31 @@ def _alone(body: Body, recipe: Recipe, *, leftovers: bool) -> Body:
     def guarded(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult | None:  # type: ignore[type-arg] # noqa: ANN401
         _name_process(context)
         workspace: Workspace = resources["workspace"]
-        name, lock = body.__name__, workspace.recipe_folder(recipe) / LOCK
-        with locked(lock, f"making {name} of {recipe.name}", context.log) as alone:
-            if alone and leftovers:
+        name = body.__name__
+        with alone(workspace, recipe, f"making {name} of {recipe.name}", context.log) as locks:
+            if locks and leftovers:
                 delete_leftovers(workspace.folder(recipe, name))
             return body(context, **resources)
 
     return guarded
+
+
+@contextmanager
+def alone(workspace: Workspace, recipe: Recipe, purpose: str, logger: logging.Logger) -> Iterator[bool]:
+    """Keep other processes from the files of a recipe for the time of a block, and other machines from sending.
+
+    Args:
+        workspace: says where they are.
+        recipe: whose files are read or written.
+        purpose: what is done meanwhile, for those who wait.
+        logger: is told whom this process waits for.
+
+    Yields:
+        Whether the file system knows locks.
+    """
+    lock = workspace.recipe_folder(recipe) / LOCK
+    with locked(lock, purpose, logger) as held, workspace.at_work(recipe, purpose):
+        yield held
 
 
 def _name_process(context: dg.AssetExecutionContext) -> None:
@@ -104,9 +127,9 @@ def _in_one_line(body: Body) -> Body:
             return body(context, **resources)
         except (ValueError, OSError, FloatingPointError) as error:
             fault = disk_fault(error) if isinstance(error, OSError) else None
-            told = fault or str(error)
+            told = fault or with_addresses(str(error))
             context.log.error(told)
-            expected = fault or isinstance(error, FileNotFoundError)  # needs no stack trace
+            expected = fault or isinstance(error, (FileNotFoundError, StoreError))  # needs no stack trace
             raise dg.Failure(description=told, allow_retries=False) from (None if expected else error)
 
     return guarded

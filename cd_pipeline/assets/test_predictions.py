@@ -1,6 +1,8 @@
 """The test predictions."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -13,6 +15,8 @@ from cd_pipeline.assets.inputs import (
     rendered_pairs,
     trained,
 )
+from cd_pipeline.assets.memo import on_disk
+from cd_pipeline.assets.shards import shard_runner
 from cd_pipeline.assets.stage import GPU_POOL, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
@@ -23,18 +27,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cd_pipeline.data.image_manifest import LabelledImage
+    from cd_pipeline.engine.runner import ShardRunner
     from cd_pipeline.evaluation.predictor import Predictor
     from cd_pipeline.evaluation.report import TestReport
+    from cd_pipeline.evaluation.threshold import ChosenThreshold
     from cd_pipeline.export.interface import ModelInterface
+    from cd_pipeline.training.checkpoint import Checkpoint
 
 
 def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `test_predictions` of a recipe."""
     used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction]
+    after = ["checkpoint", *(["threshold"] if recipe.has_threshold else []), *recipe.sample_assets]
 
     @stage(
         recipe,
-        after=["checkpoint", *(["threshold"] if recipe.has_threshold else []), *recipe.sample_assets],
+        after=after,
         kinds=["png"],
         settings=used,
         pool=GPU_POOL,
@@ -53,7 +61,16 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         saved = trained(workspace, recipe)
         chosen = chosen_threshold(workspace, recipe, saved)
         folder = workspace.folder(recipe, "test_predictions")
-        report = test_report(workspace, recipe, predictor_of(recipe, compute, saved, chosen), folder)
+        made_of = [
+            *(on_disk(workspace, recipe, asset) for asset in after),
+            predicting(workspace, compute),
+            recipe.compute.engine,
+        ]
+        with shard_runner(
+            context, workspace, recipe, threads=1, packages=NETWORKS, made_of=made_of, gpu=on_gpu(compute)
+        ) as runner:
+            predictor = sharded_predictor(recipe, compute, saved, chosen)
+            report = test_report(workspace, recipe, predictor, folder, runner=runner)
         metrics = {
             **report.metrics,
             "threshold": chosen.threshold if chosen else None,
@@ -87,10 +104,17 @@ def test_report(
     predictor: "Predictor",
     folder: "Path",
     seen: "ModelInterface | None" = None,
+    runner: "ShardRunner | None" = None,
 ) -> "TestReport":
     """Predict the recipe's test set, write a picture of each prediction, and return the figures.
 
-    `seen`: the interface of a model that is given the examples in its own way; None: in the recipe's.
+    Args:
+        workspace: where the test set is.
+        recipe: whose it is.
+        predictor: the network and its threshold.
+        folder: for the pictures.
+        seen: the interface of a model that is given the examples in its own way; None: in the recipe's.
+        runner: where shards are predicted; None: here.
     """
     from cd_pipeline.evaluation.predictions import measure_pairs
     from cd_pipeline.release.champion import as_the_model_sees
@@ -99,11 +123,16 @@ def test_report(
         pairs = rendered_pairs(workspace, recipe, "test")
         pairs = as_the_model_sees(pairs, seen) if seen else pairs
         return measure_pairs(
-            predictor, pairs, workspace.roots(recipe), folder, held_out_kinds=recipe.held_out_kinds
+            predictor,
+            pairs,
+            workspace.roots(recipe),
+            folder,
+            held_out_kinds=recipe.held_out_kinds,
+            runner=runner,
         )
     images = labelled_images(workspace, recipe, "test")
     images = as_the_model_sees(images, seen) if seen else images
-    return image_report(workspace, recipe, predictor, images, folder)
+    return image_report(workspace, recipe, predictor, images, folder, runner)
 
 
 def image_report(
@@ -112,6 +141,7 @@ def image_report(
     predictor: "Predictor",
     images: "Sequence[LabelledImage]",
     folder: "Path",
+    runner: "ShardRunner | None" = None,
 ) -> "TestReport":
     """Predict images, of one class or several, as `test_report` does."""
     from cd_pipeline.data.palette import class_palette
@@ -120,7 +150,7 @@ def image_report(
 
     roots, source = workspace.roots(recipe), recipe.source
     if not recipe.task.multi_class:
-        return measure_images(predictor, images, roots, folder)
+        return measure_images(predictor, images, roots, folder, runner=runner)
     return measure_classes(
         predictor,
         images,
@@ -129,4 +159,30 @@ def image_report(
         names=recipe.class_names,
         palette=class_palette(source.classes, void_as_class=source.void_as_class),
         void_class=source.classes if source.void_as_class else None,
+        runner=runner,
     )
+
+
+def sharded_predictor(
+    recipe: Recipe, compute: Compute, saved: "Checkpoint", chosen: "ChosenThreshold | None"
+) -> "Predictor":
+    """Bring a checkpoint to the device; for Ray one that each worker brings to its own, with one thread."""
+    from cd_pipeline.evaluation.portable import PortableNetwork
+    from cd_pipeline.models.runtime import resolve_runtime
+
+    if recipe.compute.engine == "local":
+        return predictor_of(recipe, compute, saved, chosen)
+    runtime = partial(
+        resolve_runtime,
+        device=compute.device.partition(":")[0],  # a worker sees its own GPU alone
+        threads=1,
+        channels_last=compute.channels_last,
+        deterministic=compute.deterministic,
+    )
+    here = predictor_of(recipe, Compute(device="cpu", threads=1), saved, chosen)
+    return replace(here, network=PortableNetwork(saved.model(), runtime))
+
+
+def on_gpu(compute: Compute) -> bool:
+    """Tell whether networks run on a GPU where there is one."""
+    return compute.device == "auto" or compute.device.startswith("cuda")

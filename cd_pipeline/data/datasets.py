@@ -25,9 +25,11 @@ Key = tuple[int, int]
 
 def to_item(sample: Sample) -> torch.Tensor:
     """Stack a sample to one uint8 tensor CxHxW: its pictures' RGB, the mask, and what counts (0/255)."""
-    valid = np.full_like(sample.mask, 255) if sample.valid is None else sample.valid
-    stacked = np.dstack([*sample.pictures, sample.mask, valid])  # HWC
-    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(2, 0, 1)))
+    item = np.empty((3 * len(sample.pictures) + 2, *sample.mask.shape), np.uint8)
+    for number, picture in enumerate(sample.pictures):
+        item[3 * number : 3 * number + 3] = picture.transpose(2, 0, 1)
+    item[-2], item[-1] = sample.mask, 255 if sample.valid is None else sample.valid
+    return torch.from_numpy(item)
 
 
 class ItemDataset(Dataset[torch.Tensor]):

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -117,10 +117,16 @@ def keep_only(folder: Path, names: set[str]) -> None:
 
 def digest(*parts: object) -> str:
     """Return the SHA-256 of the parts' texts, joined unambiguously, as 64 hex digits."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[object]) -> str:
+    """Return the `digest` of parts that are taken one at a time."""
     state = hashlib.sha256()
     for part in parts:
         text = part if isinstance(part, bytes) else str(part).encode()
-        state.update(len(text).to_bytes(8, "big") + text)
+        state.update(len(text).to_bytes(8, "big"))
+        state.update(text)
     return state.hexdigest()
 
 

@@ -24,6 +24,23 @@ def fingerprint(folder: Path) -> str:
     return digest(*sorted(_entries(folder)))
 
 
+def fingerprint_on_store(address: str) -> str:
+    """Hash the names, sizes and times of all objects below an address, hidden ones left out; none is fetched.
+
+    Raises:
+        FileNotFoundError: there are none.
+        StoreError: the store fails.
+    """
+    from cd_pipeline.remote.mirror import is_hidden
+    from cd_pipeline.remote.object_folder import ObjectFolder
+
+    remote = ObjectFolder(address)
+    found = {name: info for name, info in remote.listing().objects.items() if not is_hidden(name)}
+    if not found:
+        raise FileNotFoundError(f"{remote.uri}: nothing is there; put it back, or point the recipe elsewhere")
+    return digest(*sorted(f"{name!r} {info.size} {info.modified}" for name, info in found.items()))
+
+
 def _entries(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cd_pipeline.data.example import PictureFile
 from cd_pipeline.data.files import digest, seed_of
-from cd_pipeline.data.manifest import CROP, PLAN_VERSION, read_rows, write_rows
+from cd_pipeline.data.manifest import CROP, PLAN_VERSION, each_row, write_rows
 from cd_pipeline.data.masked_images import MaskedImage
 from cd_pipeline.data.names import safe_name
 from cd_pipeline.data.samples import Roots, read_truth
@@ -169,7 +169,7 @@ def read_masked_images(path: Path) -> list[MaskedImage]:
         MaskedImage(
             **{**row, "class_pixels": tuple((item["index"], item["pixels"]) for item in row["class_pixels"])}
         )
-        for row in read_rows(path, MASKED_IMAGES, MaskedImage)
+        for row in each_row(path, MASKED_IMAGES, MaskedImage)
     ]
 
 
@@ -181,11 +181,9 @@ def write_labelled_images(path: Path, rows: Iterable[LabelledImage], plan_versio
 
 def read_labelled_images(path: Path, split: str | None = None) -> list[LabelledImage]:
     """Read the rows of a manifest, or those of one split, in the manifest's order."""
-    rows = read_rows(path, IMAGES, LabelledImage)
     return [
         LabelledImage(**{**row, "class_pixels": tuple(row["class_pixels"])})
-        for row in rows
-        if split is None or row["split"] == split
+        for row in each_row(path, IMAGES, LabelledImage, split)
     ]
 
 

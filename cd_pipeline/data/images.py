@@ -10,6 +10,7 @@ from PIL.ImageFile import ImageFile
 
 from cd_pipeline.data.files import bytes_digest, write_bytes
 from cd_pipeline.data.header import BROKEN, is_torn, read_header, stated_size
+from cd_pipeline.data.quick_png import quick_png
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -93,12 +94,22 @@ def read_photo(path: Path, sha256: str | None = None, bits: int = 16, remedy: st
     Raises:
         FileNotFoundError, PhotoError: with the path in the message.
     """
+    return decode_content(path, photo_content(path, sha256), bits, remedy)
+
+
+def photo_content(path: Path, sha256: str | None = None) -> bytes:
+    """Read the bytes of a photo; arguments and errors are those of `read_photo`."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: the picture is not there; if it is yours, put it back, otherwise materialize its asset again"
         )
     content = path.read_bytes()
     _refuse_changed(path, content, sha256)
+    return content
+
+
+def decode_content(path: Path, content: bytes, bits: int = 16, remedy: str = "") -> Image:
+    """Decode what `photo_content` read; arguments and errors are those of `read_photo`."""
     try:
         return decode_photo(content, bits)
     except PhotoError as error:
@@ -222,7 +233,7 @@ def _refuse_changed(path: Path, content: bytes, sha256: str | None) -> None:
 
 
 def encode_png(image: Image) -> bytes:
-    """Encode HWC RGB or HW uint8 as PNG; the same array gives the same bytes."""
+    """Encode HWC RGB or HW uint8 as PNG; the same array gives the same bytes on every machine."""
     ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     return cv2.imencode(".png", ordered)[1].tobytes()
 
@@ -240,6 +251,12 @@ def through_jpeg(image: Image, quality: int) -> Image:
     return stored.astype(np.uint8, copy=False)
 
 
-def write_png(path: Path, image: Image) -> None:
-    """Write HWC RGB or HW uint8 as PNG, whole or not at all."""
-    write_bytes(path, encode_png(image))
+def write_png(path: Path, image: Image) -> str:
+    """Write HWC RGB or HW uint8 as PNG, whole or not at all; the bytes are those of `quick_png`.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    content = quick_png(image)
+    write_bytes(path, content)
+    return bytes_digest(content)

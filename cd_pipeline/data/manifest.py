@@ -4,9 +4,12 @@ Image columns of the pair manifest hold references, `source:<path>` under the us
 `workspace:<path>` under the recipe's own, so that the same table serves on any machine.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from sys import intern
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -17,6 +20,7 @@ from cd_pipeline.data.example import PictureFile
 from cd_pipeline.data.files import atomic_path
 from cd_pipeline.data.labels import Box
 from cd_pipeline.data.photos import Photo
+from cd_pipeline.data.plan_columns import PLAN, REALISTIC_PLAN
 from cd_pipeline.data.task import MaskForm
 from cd_pipeline.data.two_date import TwoDatePair
 
@@ -24,6 +28,11 @@ Row = dict[str, Any]
 
 DAMAGED = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 """What Arrow and pandas raise for files that are cut short, damaged or foreign."""
+
+ROW_GROUP = 4096
+"""Rows that are written and read at a time."""
+SHARED = ("tree", "class_name", "split")
+"""Columns of few different texts: the rows in memory share them."""
 
 BOX = pa.struct(
     [
@@ -71,96 +80,6 @@ TWO_DATE_PAIRS = pa.schema(
         ("height", pa.int32()),
         ("bits", pa.int32()),
         ("changed_share", pa.float64()),
-    ]
-)
-
-CHANGE = pa.struct(
-    [
-        ("kind", pa.string()),
-        ("x", pa.int32()),
-        ("y", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("to_x", pa.int32()),
-        ("to_y", pa.int32()),
-        ("noise_seed", pa.int64()),
-        ("erased", pa.list_(pa.list_(pa.int32()))),
-    ]
-)
-
-PLAN = pa.struct(
-    [
-        ("changes", pa.list_(CHANGE)),
-        ("truthful", pa.bool_()),
-        ("jpeg_quality", pa.int32()),
-    ]
-)
-
-PATCH = pa.struct(
-    [
-        ("photo", pa.string()),
-        ("sha256", pa.string()),
-        ("left", pa.float64()),
-        ("top", pa.float64()),
-        ("width", pa.float64()),
-        ("height", pa.float64()),
-    ]
-)
-
-REALISTIC_CHANGE = pa.struct(
-    [
-        ("kind", pa.string()),
-        ("shape", pa.string()),
-        ("left", pa.float64()),
-        ("top", pa.float64()),
-        ("width", pa.float64()),
-        ("height", pa.float64()),
-        ("to_left", pa.float64()),
-        ("to_top", pa.float64()),
-        ("feather", pa.float64()),
-        ("seed", pa.int64()),
-        ("outline", PATCH),
-        ("source", PATCH),
-    ]
-)
-
-NUISANCE = pa.struct(
-    [
-        ("gains", pa.list_(pa.float64())),
-        ("offset", pa.float64()),
-        ("contrast", pa.float64()),
-        ("gamma", pa.float64()),
-        ("gradient", pa.list_(pa.float64())),
-        ("vignette", pa.float64()),
-        ("shadow", pa.float64()),
-        ("shadow_outline", pa.list_(pa.float64())),
-        ("blur", pa.float64()),
-        ("noise", pa.float64()),
-        ("shot_noise", pa.float64()),
-        ("noise_seed", pa.int64()),
-        ("jpeg_quality", pa.int32()),
-        ("corners", pa.list_(pa.float64())),
-    ]
-)
-
-VIEW = pa.struct(
-    [
-        ("left", pa.float64()),
-        ("top", pa.float64()),
-        ("width", pa.float64()),
-        ("height", pa.float64()),
-        ("flipped", pa.bool_()),
-    ]
-)
-
-REALISTIC_PLAN = pa.struct(
-    [
-        ("view", VIEW),
-        ("changes", pa.list_(REALISTIC_CHANGE)),
-        ("swapped", pa.bool_()),
-        ("min_visible", pa.float64()),
-        ("before_nuisance", NUISANCE),
-        ("after_nuisance", NUISANCE),
     ]
 )
 
@@ -270,52 +189,69 @@ def reason_of(error: BaseException) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as Parquet, whole or not at all; the same rows give the same bytes."""
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
+    """Write rows as Parquet, whole or not at all; the same rows give the same bytes.
+
+    No more rows than `ROW_GROUP` are taken at a time.
+    """
+    left = iter(rows)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        while group := list(islice(left, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def read_rows(path: Path, schema: pa.Schema, kind: type[Any]) -> list[Row]:
-    """Read a manifest.
+def each_row(path: Path, schema: pa.Schema, kind: type[Any], split: str | None = None) -> Iterator[Row]:
+    """Read a manifest row by row; no more than a group of rows is in memory.
 
     Args:
         path: of the Parquet file.
         schema: that it must have.
         kind: the dataclass of a row; a column can be empty where its field can be None.
+        split: read the rows of this one alone; None: all.
 
     Raises:
         ManifestError: not a Parquet file, damaged, columns of another version, or a value missing.
     """
-    found = _read(path, pq.read_schema)
-    if not found.equals(schema):
-        missing = sorted(set(schema.names) - set(found.names))
-        raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
-    rows: list[Row] = _read(path, _read_whole)
-    needed = {name for name, hint in get_type_hints(kind).items() if NoneType not in get_args(hint)}
-    for name in schema.names:
-        if name in needed and (empty := [number for number, row in enumerate(rows) if _is_empty(row[name])]):
-            raise ManifestError(f"{path}: row {empty[0]} has no {name}; delete it and {_remedy(path)}")
-    return rows
+    needed = [name for name, hint in get_type_hints(kind).items() if NoneType not in get_args(hint)]
+    # ParquetFile and not read_table, which takes columns from the names of folders such as a=1/
+    with _read(path, partial(pq.ParquetFile, path)) as file:
+        found = _read(path, lambda: file.schema_arrow)
+        if not found.equals(schema):
+            missing = sorted(set(schema.names) - set(found.names))
+            raise ManifestError(f"{path}: columns of another version (missing: {missing}); {_remedy(path)}")
+        before = 0
+        for number in range(file.num_row_groups):
+            group: pa.Table = _read(path, partial(_row_group, file, number, split))
+            if empty := next((name for name in needed if _has_empty(group[name].combine_chunks())), None):
+                row = before + [_is_empty(value.as_py()) for value in group[empty]].index(True)
+                raise ManifestError(f"{path}: row {row} has no {empty}; delete it and {_remedy(path)}")
+            rows: list[Row] = _read(path, group.to_pylist)
+            yield from rows if split is None else (row for row in rows if row["split"] == split)
+            before += file.metadata.row_group(number).num_rows
 
 
 def write_photos(path: Path, photos: Iterable[Photo]) -> None:
     """Write photos as a table with the schema `PHOTOS`."""
-    write_rows(path, ({**asdict(photo), "boxes": _boxes(photo.boxes)} for photo in photos), PHOTOS)
+    write_rows(path, ({**_shallow(photo), "boxes": _boxes(photo.boxes)} for photo in photos), PHOTOS)
+
+
+def each_photo(path: Path) -> Iterator[Photo]:
+    """Read a table written by `write_photos`, photo by photo."""
+    return (_from_row(Photo, row) for row in each_row(path, PHOTOS, Photo))
 
 
 def read_photos(path: Path) -> list[Photo]:
     """Read a table written by `write_photos`."""
-    return [_from_row(Photo, row) for row in read_rows(path, PHOTOS, Photo)]
+    return list(each_photo(path))
 
 
 def write_two_date(path: Path, pairs: Iterable[TwoDatePair]) -> None:
     """Write the pairs of a two-date folder as a table with the schema `TWO_DATE_PAIRS`."""
-    write_rows(path, map(asdict, pairs), TWO_DATE_PAIRS)
+    write_rows(path, map(_shallow, pairs), TWO_DATE_PAIRS)
 
 
 def read_two_date(path: Path) -> list[TwoDatePair]:
     """Read a table written by `write_two_date`."""
-    return [TwoDatePair(**row) for row in read_rows(path, TWO_DATE_PAIRS, TwoDatePair)]
+    return [TwoDatePair(**row) for row in each_row(path, TWO_DATE_PAIRS, TwoDatePair)]
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair], plan_version: str = "") -> None:
@@ -330,44 +266,63 @@ def plan_version_of(path: Path) -> str:
     Raises:
         ManifestError: not a Parquet file.
     """
-    metadata: dict[bytes, bytes] = _read(path, pq.read_schema).metadata or {}
+    metadata: dict[bytes, bytes] = _read(path, partial(pq.read_schema, path)).metadata or {}
     return metadata.get(PLAN_VERSION.encode(), b"").decode(errors="replace")
+
+
+def each_pair(path: Path, split: str | None = None) -> Iterator[Pair]:
+    """Read the pairs of a manifest one by one, or those of one split, in the manifest's order."""
+    return (_from_row(Pair, row) for row in each_row(path, PAIRS, Pair, split))
 
 
 def read_pairs(path: Path, split: str | None = None) -> list[Pair]:
     """Read the pairs of a manifest, or those of one split, in the manifest's order."""
-    rows = read_rows(path, PAIRS, Pair)
-    return [_from_row(Pair, row) for row in rows if split is None or row["split"] == split]
+    return list(each_pair(path, split))
 
 
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - what the reader returns
+def _read(path: Path, reader: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the reader returns
     try:
-        return reader(path)
+        return reader()
     except DAMAGED as error:
         raise ManifestError(
             f"{path}: not a readable Parquet file ({reason_of(error)}); delete it and {_remedy(path)}"
         ) from None
 
 
-def _read_whole(path: Path) -> list[Row]:
-    # ParquetFile and not read_table, which takes columns from the names of folders such as a=1/
-    with pq.ParquetFile(path) as file:
-        table = file.read()
-    table.validate(full=True)
-    rows: list[Row] = table.to_pylist()
-    return rows
+def _row_group(file: pq.ParquetFile, number: int, split: str | None) -> pa.Table:
+    # of a group without a row of the split, or one that has none, no row
+    if split is not None:
+        splits = set(file.read_row_group(number, columns=["split"])["split"].to_pylist())
+        if splits.isdisjoint({split, None}):
+            return file.schema_arrow.empty_table()
+    group = file.read_row_group(number)
+    group.validate(full=True)
+    return group
+
+
+def _has_empty(column: pa.Array) -> bool:
+    # or a part that is: no list or struct of a needed column can have one
+    if column.null_count:
+        return True
+    if pa.types.is_struct(column.type):
+        return any(map(_has_empty, column.flatten()))
+    return pa.types.is_list(column.type) and _has_empty(column.flatten())
 
 
 def _is_empty(value: object) -> bool:
-    # or has an empty part: no list or struct of a needed column can
     if isinstance(value, dict):
         value = list(value.values())
     return any(map(_is_empty, value)) if isinstance(value, list) else value is None
 
 
 def _from_row(kind: type[Any], row: Row) -> Any:  # noqa: ANN401 - Photo or Pair, by `kind`
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values: Row = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     values["boxes"] = tuple(Box(**box) for box in row["boxes"])
+    for name in SHARED:
+        if name in values:
+            values[name] = intern(values[name])
+    if values.get("before") == values.get("photo", ""):
+        values["before"] = values["photo"]
     return kind(**values)
 
 
@@ -375,8 +330,8 @@ def _boxes(boxes: Iterable[Box]) -> list[Row]:
     return [box._asdict() for box in boxes]
 
 
-def _shallow(pair: Pair) -> Row:
-    return {field.name: getattr(pair, field.name) for field in fields(pair)}
+def _shallow(row: Photo | TwoDatePair | Pair) -> Row:
+    return {field.name: getattr(row, field.name) for field in fields(row)}
 
 
 def _remedy(path: Path) -> str:

@@ -6,12 +6,12 @@ are binary. Every picture is either part of a usable row or listed with a reason
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from cd_pipeline.data.ahead import mapped
 from cd_pipeline.data.files import bytes_digest, digest, read_regular
 from cd_pipeline.data.images import Image, PhotoError, decode_label, decode_photo
 from cd_pipeline.data.listing import contents, match_files, one_line, printable, require_source
@@ -177,8 +177,7 @@ def read_images(
         progress()
         return found
 
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        inventory = MaskedInventory(_without_duplicates(list(pool.map(read, candidates))))
+    inventory = MaskedInventory(_without_duplicates(list(mapped(read, candidates, threads))))
     if not inventory.usable:
         shown = "; ".join(f"{label_of(row)}: {row.reason}" for row in inventory.quarantined[:3])
         raise ValueError(

@@ -5,10 +5,10 @@ Layout: `images/<class>/<stem>.<ext>` beside `labels/<class>/<stem>.txt`, either
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from cd_pipeline.data.ahead import mapped
 from cd_pipeline.data.files import MAX_TEXT_BYTES, bytes_digest, digest, read_regular
 from cd_pipeline.data.images import PHOTO_SUFFIXES, PhotoError, decode_photo
 from cd_pipeline.data.labels import Box, parse_labels
@@ -86,8 +86,7 @@ def scan_photos(root: Path, *, threads: int = 1, progress: Callable[[], object] 
         progress()
         return photo
 
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        photos = sorted(pool.map(read, candidates), key=lambda photo: photo.path)
+    photos = sorted(mapped(read, candidates, threads), key=lambda photo: photo.path)
     inventory = Inventory(photos, _orphan_labels(root, photos))
     if not inventory.usable:
         raise ValueError(_nothing_usable(root, inventory))

@@ -5,12 +5,12 @@ A data set is `{train,val,test}/{A,B,label}/` (the LEVIR-CD layout), or `{A,B,la
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from cd_pipeline.data.ahead import mapped
 from cd_pipeline.data.files import bytes_digest, digest, read_regular
 from cd_pipeline.data.images import (
     Image,
@@ -158,9 +158,7 @@ def scan_two_date(
         progress()
         return found
 
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        pairs = list(pool.map(read, candidates))
-    inventory = TwoDateInventory(_without_duplicates(pairs))
+    inventory = TwoDateInventory(_without_duplicates(list(mapped(read, candidates, threads))))
     counts = {split: sum(pair.split == split for pair in inventory.usable) for split in SPLITS}
     if not all(counts.values()):
         shown = ", ".join(f"{split} {count}" for split, count in counts.items())

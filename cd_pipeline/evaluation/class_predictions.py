@@ -1,24 +1,27 @@
 """Test predictions of images with several classes: a palette PNG an image at its own size, scores, a gallery."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from cd_pipeline.data.classes import VOID_NAME
-from cd_pipeline.data.files import keep_only
+from cd_pipeline.data.files import file_digest, keep_only
 from cd_pipeline.data.image_manifest import LabelledImage
 from cd_pipeline.data.images import Image
 from cd_pipeline.data.palette import VOID_COLOUR, Palette, colourise, write_palette_png
 from cd_pipeline.data.samples import Roots, Sample, load_sample, spread
+from cd_pipeline.engine.runner import ShardRunner
+from cd_pipeline.engine.shards import Shards
 from cd_pipeline.evaluation.class_confusion import ClassConfusion, pooled_classes
 from cd_pipeline.evaluation.figures import Cell, cell_size, class_row, sheet_with_legend
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
+from cd_pipeline.evaluation.sample_prediction import EXAMPLES_A_SHARD, named_rows, rows_named, settings_of
 
 SHOWN_COLUMNS = ("file", "dataset", "miou", "pixel_accuracy")
 DATASET_COLUMNS = ("dataset", "images", "miou", "pixel_accuracy", "miou_without_void", "mean_dice")
@@ -54,40 +57,117 @@ class ClassSheet:
     """A gallery of images, their classes and the predicted ones, below a legend of the classes in it.
 
     Attributes:
-        names: of the classes.
-        palette: their colours.
-        cell: size of a picture.
+        rows: of pictures.
+        seen: the classes in them.
+        uncounted: whether there are pixels that do not count.
     """
 
-    names: Sequence[str]
-    palette: Palette
-    cell: Cell
-    _rows: list[Image] = field(default_factory=list)
-    _seen: set[int] = field(default_factory=set)
-    _uncounted: bool = False
+    rows: list[Image] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+    uncounted: bool = False
 
-    def add(self, sample: Sample, prediction: Image) -> None:
-        """Add one image and its predicted classes, HW uint8; what does not count is shown as void."""
-        truth = colourise(sample.mask, self.palette)
+    def draw(self, sample: Sample, prediction: Image, palette: Palette, cell: Cell) -> None:
+        """Draw one image and its predicted classes, HW uint8; what does not count is shown as void."""
+        truth = colourise(sample.mask, palette)
         counted = np.ones(sample.mask.shape, bool) if sample.valid is None else sample.valid > 0
         truth[~counted] = VOID_COLOUR
-        self._rows.append(
-            class_row(sample.pictures[0], truth, colourise(prediction, self.palette), self.cell)
-        )
-        self._seen |= {*np.unique(sample.mask[counted]).tolist(), *np.unique(prediction).tolist()}
-        self._uncounted |= not counted.all()
+        self.rows.append(class_row(sample.pictures[0], truth, colourise(prediction, palette), cell))
+        self.seen |= {*np.unique(sample.mask[counted]).tolist(), *np.unique(prediction).tolist()}
+        self.uncounted |= not counted.all()
 
-    def picture(self) -> Image:
-        """Return the gallery: HWC uint8 RGB.
+    def add(self, other: "ClassSheet") -> None:
+        """Add the rows that follow."""
+        self.rows += other.rows
+        self.seen |= other.seen
+        self.uncounted |= other.uncounted
+
+    def picture(self, names: Sequence[str], palette: Palette) -> Image:
+        """Return the gallery: HWC uint8 RGB, with the names of the classes in it.
 
         Raises:
-            ValueError: no image has been added.
+            ValueError: no image has been drawn.
         """
-        entries = {self.names[index]: self.palette[index] for index in sorted(self._seen)}
-        if self._uncounted:
+        entries = {names[index]: palette[index] for index in sorted(self.seen)}
+        if self.uncounted:
             entries.setdefault(VOID_NAME, np.array(VOID_COLOUR, np.uint8))
         colours = {name: colour.tolist() for name, colour in entries.items()}
-        return sheet_with_legend(self._rows, "image, truth, prediction:", colours)
+        return sheet_with_legend(self.rows, "image, truth, prediction:", colours)
+
+
+@dataclass(slots=True)
+class ClassScores:
+    """The scores of a set, gathered shard by shard.
+
+    Attributes:
+        scores: of each image.
+        sheet: the gallery.
+        files: SHA-256 of each PNG by its name.
+    """
+
+    scores: list[ClassScore] = field(default_factory=list)
+    sheet: ClassSheet = field(default_factory=ClassSheet)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: "ClassScores") -> None:
+        """Add the images that follow; the hashes of their files are of no use any more."""
+        self.scores += other.scores
+        self.sheet.add(other.sheet)
+
+    def to_plain(self) -> Mapping[str, Any]:
+        """Return all of it by name."""
+        return {
+            "names": [(score.name, score.dataset) for score in self.scores],
+            "counts": np.array([score.confusion.counts for score in self.scores], np.int64),
+            "seen": sorted(self.sheet.seen),
+            "uncounted": bool(self.sheet.uncounted),
+            "files": self.files,
+            **named_rows(self.sheet.rows),
+        }
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Make it of what `to_plain` returned."""
+        pairs = zip(plain["names"], plain["counts"], strict=True)
+        scores = [ClassScore(name, dataset, ClassConfusion(counts)) for (name, dataset), counts in pairs]
+        sheet = ClassSheet(rows_named(plain), set(plain["seen"]), plain["uncounted"])
+        return cls(scores, sheet, plain["files"])
+
+
+@dataclass(frozen=True, slots=True)
+class PredictClasses:
+    """Predicts the images of one shard after the other.
+
+    Attributes:
+        predictor: the network; the most probable class is taken.
+        roots: where pictures are.
+        folder: for the PNGs.
+        drawn: names of the images of the gallery.
+        cell: size of a picture in it.
+        classes: that the network tells apart.
+        palette: their colours.
+    """
+
+    predictor: Predictor
+    roots: Roots
+    folder: Path
+    drawn: frozenset[str]
+    cell: Cell
+    classes: int
+    palette: Palette
+
+    def __call__(self, examples: Sequence[LabelledImage]) -> ClassScores:
+        """Predict images, write their PNGs, and gather what is reported of them."""
+        done = ClassScores()
+        for example in examples:
+            sample, path = load_sample(example, self.roots), self.folder / f"{example.name}.png"
+            prediction = self.predictor.mask_at_own_size(*sample.pictures, tiled=example.tiled)
+            write_palette_png(path, prediction, self.palette)
+            done.files[path.name] = file_digest(path)
+            confusion = count_classes(prediction, sample, self.classes)
+            done.scores.append(ClassScore(example.name, example.class_name, confusion))
+            if example.name in self.drawn:
+                done.sheet.draw(sample, prediction, self.palette, self.cell)
+        return done
 
 
 def measure_classes(
@@ -100,6 +180,7 @@ def measure_classes(
     palette: Palette,
     void_class: int | None = None,
     shown: int = 12,
+    runner: ShardRunner | None = None,
 ) -> TestReport:
     """Predict images with several classes and measure them at their own size.
 
@@ -115,6 +196,7 @@ def measure_classes(
         palette: their colours.
         void_class: the index of void where it is learnt as a class of its own.
         shown: images in the gallery at most, evenly spaced.
+        runner: where they are predicted, and what is done already; None: here, and nothing.
 
     Returns:
         `metrics` are those of `summarise_classes`, and `by_class` and `by_dataset`, lists of rows.
@@ -126,17 +208,14 @@ def measure_classes(
     if not examples or predictor.threshold is not None:
         raise ValueError("measure_classes needs at least one image, and a predictor without a threshold")
     keep_only(folder, {f"{example.name}.png" for example in examples})
-    drawn = {example.name for example in spread(examples, shown)}
-    sheet = ClassSheet(names, palette, cell_size([(example.height, example.width) for example in examples]))
-    scores = []
-    for example in examples:
-        sample = load_sample(example, roots)
-        prediction = predictor.mask_at_own_size(*sample.pictures, tiled=example.tiled)
-        write_palette_png(folder / f"{example.name}.png", prediction, palette)
-        confusion = count_classes(prediction, sample, len(names))
-        scores.append(ClassScore(example.name, example.class_name, confusion))
-        if example.name in drawn:
-            sheet.add(sample, prediction)
+    drawn = frozenset(example.name for example in spread(examples, shown))
+    cell = cell_size([(example.height, example.width) for example in examples])
+    work = PredictClasses(predictor, roots, folder, drawn, cell, len(names), palette)
+    made_of = (settings_of(predictor), sorted(drawn), cell, len(names), palette.tolist())
+    everything = ClassScores()
+    for done in (runner or ShardRunner()).map(work, Shards(examples, EXAMPLES_A_SHARD), ClassScores, made_of):
+        everything.add(done)
+    scores = everything.scores
     metrics = summarise_classes(scores, void_class)
     by_class, by_dataset = class_rows(scores, names, void_class), dataset_rows(scores, void_class)
     several = {"per_dataset": by_dataset} if len(by_dataset) > 1 else {}
@@ -146,7 +225,7 @@ def measure_classes(
         scores=pd.DataFrame([score.to_row() for score in scores]),
         shown_columns=SHOWN_COLUMNS,
         tables={"per_class": by_class, **several},
-        sheet=sheet.picture(),
+        sheet=everything.sheet.picture(names, palette),
     )
 
 

@@ -90,6 +90,20 @@ class DifferencingOracle:
             level = difference_sum(before, after, kernel)
             histogram.add(*counted_truth(level, truth, valid, "the image"))
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """All that was counted, Kx2xL of K kernels and L levels: unchanged pixels by level, then changed ones."""
+        return np.stack([histogram.counts for histogram in self._histograms.values()])
+
+    def add_counts(self, counts: NDArray[np.int64]) -> None:
+        """Count the pairs of another oracle.
+
+        Args:
+            counts: of it, Kx2xL.
+        """
+        for histogram, its in zip(self._histograms.values(), counts, strict=True):
+            histogram.add_counts(its)
+
     def best(self) -> OracleResult:
         """The highest pooled F1 over kernels and thresholds.
 

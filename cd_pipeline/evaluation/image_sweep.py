@@ -128,6 +128,20 @@ class ImageSweep:
             histogram.add(percent_levels(scored[piece]), changed[piece])
         self._images.append(histogram.curve())
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """All that was counted, Nx4x101 of N images: tp, fp, fn and tn at each threshold."""
+        counts = [[curve.tp, curve.fp, curve.fn, curve.tn] for curve in self._images]
+        return np.array(counts, np.int64).reshape(len(self), 4, STEPS + 1)
+
+    def add_counts(self, counts: NDArray[np.int64]) -> None:
+        """Count the images of another sweep after those of this one.
+
+        Args:
+            counts: of it, Nx4x101.
+        """
+        self._images += [ConfusionCurve(*image) for image in counts]
+
     def confusions(self) -> ConfusionCurve:
         """Confusions of N images in the order of the updates, each count Nx101.
 

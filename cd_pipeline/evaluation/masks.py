@@ -1,7 +1,7 @@
 """What the masks of a manifest hold."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import Roots, Sample, load_masks
 
 
-def mask_shares(examples: Sequence[Example], roots: Roots) -> dict[str, float]:
+def mask_shares(examples: Iterable[Example], roots: Roots) -> dict[str, float]:
     """Return the share of marked pixels, pooled over each split and over all examples ("all")."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for example, mask in load_masks(examples, roots):

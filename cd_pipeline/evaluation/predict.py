@@ -17,6 +17,7 @@ from cd_pipeline.data.preprocessing import to_network
 from cd_pipeline.data.task import Task
 from cd_pipeline.evaluation.tiled import Probabilities, Probability
 from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.synthesis.device_nuisance import UndisturbedPair, disturbed
 
 Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
 """(before, after) HWC uint8 RGB at the input size -> probability HxW."""
@@ -35,8 +36,13 @@ class Batch(NamedTuple):
     valid: Tensor
 
 
-def to_batch(items: Tensor, task: Task, runtime: Runtime) -> Batch:
-    """Split stacked uint8 items, NxCxHxW as of `to_item`, and scale their pictures for the network."""
+def to_batch(items: Tensor | UndisturbedPair, task: Task, runtime: Runtime) -> Batch:
+    """Split stacked uint8 items, NxCxHxW as of `to_item`, and scale their pictures for the network.
+
+    Pairs that come without their nuisance are given it first, on the device.
+    """
+    if isinstance(items, UndisturbedPair):
+        items = disturbed(items, runtime.device)
     placed = runtime.place_batch(items)  # bytes travel to the device, not floats
     channels = 3 * task.pictures
     scaled = to_network(placed[:, :channels])

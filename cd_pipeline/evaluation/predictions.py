@@ -1,69 +1,36 @@
 """Test predictions: a PNG a pair at its own size, and the scores of each."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from cd_pipeline.data.files import keep_only
-from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair
-from cd_pipeline.data.preprocessing import resize_mask
-from cd_pipeline.data.samples import Roots, at_input_size, load_sample, spread
-from cd_pipeline.evaluation.breakdown import FoundChange, found_changes, recall_by
-from cd_pipeline.evaluation.differencing import DifferencingOracle
-from cd_pipeline.evaluation.figures import gallery, pair_row
-from cd_pipeline.evaluation.image_sweep import ImageSweep
+from cd_pipeline.data.samples import Roots, spread
+from cd_pipeline.engine.runner import ShardRunner
+from cd_pipeline.engine.shards import Shards
+from cd_pipeline.evaluation.breakdown import recall_by
+from cd_pipeline.evaluation.figures import gallery
 from cd_pipeline.evaluation.metrics import (
     Confusion,
-    has_alarm,
     mean_image_f1,
     mean_image_iou,
     pooled,
     wilson_interval,
 )
+from cd_pipeline.evaluation.pair_shard import OnPair, PairScore, PairShard, PredictPairs, predict_pairs
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
-from cd_pipeline.evaluation.sample_prediction import Prediction, predict_sample
-from cd_pipeline.synthesis.photo_store import PhotoStore
-from cd_pipeline.synthesis.rendered_pairs import change_owners
+from cd_pipeline.evaluation.sample_prediction import EXAMPLES_A_SHARD, settings_of
 
-
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """One test pair: pixel counts at the size it is scored at, and at its own size.
-
-    Pairs really taken at two times are scored at their own size, others at the input size. The own size is the
-    photo's for published pairs; realistic ones are rendered at the input size. `exchanged` counts what the network marks
-    when it is given the second picture as the first.
-    """
-
-    pair_id: str
-    class_name: str
-    changed: bool
-    alarm: bool
-    confusion: Confusion
-    own_size: Confusion
-    exchanged: Confusion
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the score as a flat row of plain values."""
-        counts = {f"own_size_{key}": value for key, value in asdict(self.own_size).items()}
-        return {
-            "pair_id": self.pair_id,
-            "file": f"{self.pair_id}.png",
-            "class_name": self.class_name,
-            "changed": self.changed,
-            "alarm": self.alarm,
-            "f1": self.confusion.f1,
-            "iou": self.confusion.iou,
-            "exchanged_f1": self.exchanged.f1,
-            **asdict(self.confusion),
-            **counts,
-        }
+__all__ = [
+    "PairScore",
+    "measure_pairs",
+    "scores_by_class",
+    "summarise",
+    "write_predictions",
+]
 
 
 def write_predictions(
@@ -72,7 +39,7 @@ def write_predictions(
     roots: Roots,
     folder: Path,
     *,
-    on_pair: Callable[[Pair, Prediction], None] = lambda pair, prediction: None,
+    on_pair: OnPair = lambda pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
 
@@ -86,27 +53,7 @@ def write_predictions(
         on_pair: gets each row and what is predicted.
     """
     keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
-    scores = []
-    for pair in pairs:
-        arrays = load_sample(pair, roots)
-        predict = partial(predict_sample, predictor, tiled=pair.tiled, own_size=pair.own_size)
-        found = predict(arrays)
-        sized, _, prediction, own = found
-        turned = predict(arrays._replace(pictures=arrays.pictures[::-1]))
-        write_png(folder / f"{pair.pair_id}.png", own)
-        on_pair(pair, found)
-        scores.append(
-            PairScore(
-                pair_id=pair.pair_id,
-                class_name=pair.class_name,
-                changed=bool(arrays.mask.any()),
-                alarm=has_alarm(prediction if sized.valid is None else prediction & sized.valid),
-                confusion=Confusion.of(prediction, sized.mask, sized.valid),
-                own_size=Confusion.of(own, arrays.mask, arrays.valid),
-                exchanged=Confusion.of(turned.mask, sized.mask, sized.valid),
-            )
-        )
-    return scores
+    return predict_pairs(predictor, pairs, roots, folder, on_pair=on_pair)
 
 
 def measure_pairs(
@@ -117,6 +64,7 @@ def measure_pairs(
     *,
     held_out_kinds: Sequence[str] = (),
     shown: int = 12,
+    runner: ShardRunner | None = None,
 ) -> TestReport:
     """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
 
@@ -127,24 +75,16 @@ def measure_pairs(
         folder: for the PNGs.
         held_out_kinds: kinds of change that no training pair had.
         shown: pairs in the gallery.
+        runner: where they are predicted, and what is done already; None: here, and nothing.
     """
-    drawn = {pair.pair_id for pair in spread(pairs, shown)}
-    rows: list[Image] = []
-    changes: list[FoundChange] = []
-    oracle, photos, sweep = DifferencingOracle(), PhotoStore(roots), ImageSweep()
-
-    def look(row: Pair, found: Prediction) -> None:
-        pair, probability, prediction, _ = found
-        sweep.update(probability, pair.mask, pair.valid)
-        if row.plan or row.realistic_plan:  # only synthesised changes have a kind
-            changes.extend(found_changes(*change_owners(row, photos), prediction, pair.valid))
-        oracle.update(pair.before, pair.after, pair.mask, pair.valid)
-        if row.pair_id in drawn:
-            shown = at_input_size(pair, predictor.size)
-            rows.append(pair_row(shown, resize_mask(prediction, predictor.size)))
-
-    scores = write_predictions(predictor, pairs, roots, folder, on_pair=look)
-    figures, best = summarise(scores), oracle.best().f1
+    keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
+    drawn = frozenset(pair.pair_id for pair in spread(pairs, shown))
+    work, total = PredictPairs(predictor, roots, folder, drawn), PairShard()
+    made_of = (settings_of(predictor), sorted(drawn))
+    for done in (runner or ShardRunner()).map(work, Shards(pairs, EXAMPLES_A_SHARD), PairShard, made_of):
+        total.add(done)
+    scores, changes = total.scores, total.changes
+    figures, best = summarise(scores), total.oracle.best().f1
     classes = [
         {str(key): value for key, value in row.items()} for row in scores_by_class(scores).to_dict("records")
     ]
@@ -163,8 +103,8 @@ def measure_pairs(
         scores=pd.DataFrame([score.to_row() for score in scores]),
         shown_columns=("file", "f1", "iou", "alarm"),
         tables={"per_class": classes, "per_kind": kinds, "per_size": sizes},
-        sheet=gallery(rows),
-        sweep=sweep,
+        sheet=gallery(total.rows),
+        sweep=total.sweep,
     )
 
 

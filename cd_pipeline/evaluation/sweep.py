@@ -16,6 +16,7 @@ from cd_pipeline.evaluation.metrics import (
     iou_score,
     precision_score,
     recall_score,
+    require_same_shape,
 )
 
 
@@ -111,6 +112,23 @@ class LevelHistogram:
         everything = np.bincount(level, minlength=levels)
         changed = np.bincount(level[truth], minlength=levels)
         self._counts += np.stack([everything - changed, changed])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels, 2xL: unchanged ones by level, then changed ones."""
+        return self._counts.copy()
+
+    def add_counts(self, counts: NDArray[np.int64]) -> None:
+        """Count the pixels of another histogram.
+
+        Args:
+            counts: of it, 2xL.
+
+        Raises:
+            ValueError: it has other levels.
+        """
+        require_same_shape("counts", counts, "the histogram", self._counts)
+        self._counts += counts
 
     def curve(self) -> ConfusionCurve:
         """Confusions of the cuts k = 0 … L-2, where a pixel is positive if its level is above k."""

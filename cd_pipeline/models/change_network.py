@@ -54,6 +54,9 @@ class Encoder(nn.Module):
         )
         last_block = int(backbone.feature_info.module_name()[-1].removeprefix("blocks."))
         del backbone.blocks[last_block + 1 :]
+        for module in backbone.modules():
+            if isinstance(module, nn.Hardswish):
+                module.inplace = False  # in place, its input would be copied first, for the gradient
         return backbone
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -81,8 +84,8 @@ class SeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map NxCxHxW to NxC'xHxW."""
-        x = F.relu(self.bn1(self.dw(x)))
-        return F.relu(self.bn2(self.pw(x)))
+        x = F.relu(self.bn1(self.dw(x)), inplace=True)
+        return F.relu(self.bn2(self.pw(x)), inplace=True)
 
 
 class Decoder(nn.Module):

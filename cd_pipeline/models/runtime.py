@@ -1,5 +1,8 @@
-"""Where and how networks run: device, precision, threads, memory format."""
+"""Where and how networks run: device, precision, threads, memory format, compiled or not."""
 
+import os
+import shutil
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -29,6 +32,7 @@ class Runtime:
     deterministic: bool = True
     processes: int = 1
     rank: int = 0
+    compile: bool = False
 
     def prepare(self) -> None:
         """Set the thread count and, where deterministic, ask torch for the same result on every run."""
@@ -44,6 +48,16 @@ class Runtime:
         """Move a network to the device, in the memory format."""
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def place_for_training(self, model: nn.Module) -> nn.Module:
+        """Place a network, to be compiled in its first training steps where that is asked for.
+
+        Its weights keep their names; copies of it are not compiled.
+        """
+        placed = self.place(model)
+        if self.compile:
+            placed.compile(dynamic=False)  # an epoch has two sizes of batches at most
+        return placed
 
     def place_batch(self, batch: Tensor) -> Tensor:
         """Move an NxCxHxW batch to the device, in the memory format."""
@@ -81,14 +95,15 @@ class Runtime:
 
     def exact(self) -> "Runtime":
         """Return the same place in float32 and one process: what is measured is the weights themselves."""
-        return replace(self, precision="float32", processes=1)
+        return replace(self, precision="float32", processes=1, compile=False)
 
     @property
     def description(self) -> str:
         """The device and its settings in one phrase, for logs and metadata."""
         name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
         several = f", {self.processes} processes" if self.processes > 1 else ""
-        return f"{name}, {self.precision}, {self.threads} threads{several}"
+        compiled = ", compiled" if self.compile else ""
+        return f"{name}, {self.precision}, {self.threads} threads{several}{compiled}"
 
 
 def resolve_runtime(
@@ -100,6 +115,7 @@ def resolve_runtime(
     channels_last: bool = True,
     deterministic: bool = True,
     processes: int | None = None,
+    compile: bool = False,
 ) -> Runtime:
     """Choose what the machine offers where a setting is left open.
 
@@ -113,9 +129,10 @@ def resolve_runtime(
         channels_last: the memory format of networks and batches.
         deterministic: the same weights on every run of the same machine; a GPU is slower for it.
         processes: that train together; None: one a GPU where the device is auto or cuda, otherwise one.
+        compile: networks that train, by `torch.compile`; weights then differ by rounding.
 
     Raises:
-        ValueError: the device is not there, or the precision is unknown.
+        ValueError: the device is not there, the precision is unknown, or there is no compiler to compile with.
     """
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"compute.precision is {precision!r}; use one of: auto, {', '.join(PRECISIONS)}")
@@ -136,6 +153,8 @@ def resolve_runtime(
             f"compute.processes is {wanted} on {device!r}; {torch.cuda.device_count()} GPUs are there, "
             "one a process, and the device must be auto or cuda"
         )
+    if compile and device == "cpu":
+        _require_compiler()
     cores = usable_cores()
     return Runtime(
         device=device,
@@ -145,4 +164,15 @@ def resolve_runtime(
         channels_last=channels_last,
         deterministic=deterministic,
         processes=processes or (torch.cuda.device_count() if device == "cuda" else 1),
+        compile=compile,
     )
+
+
+def _require_compiler() -> None:
+    # what torch looks for
+    wanted = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(wanted) is None:
+        raise ValueError(
+            f"compute.compile is true, but there is no C++ compiler {wanted}; install one (Debian: apt install g++), "
+            "name another in the variable CXX, or set compile to false"
+        )

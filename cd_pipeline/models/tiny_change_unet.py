@@ -48,6 +48,8 @@ class TinyChangeUNet(ChangeNetwork):
             Nx1xHxW logits: above 0 means changed.
         """
         difference = (before - after).abs().mean(dim=1, keepdim=True)  # Nx1xHxW
+        if self.training:  # strides of channels-last, else all 7 channels would be reordered twice a step
+            difference = difference[:, 0, :, :, None].permute(0, 3, 1, 2)
         x = self.reduce(torch.cat([before, after, difference], dim=1))  # Nx7 -> Nx3xHxW
         f1, f2, f3, f4 = self.encoder(x)  # strides 2, 4, 8, 16
         x = self.decoder(self.skip1(f1), self.skip2(f2), self.skip3(f3), self.bott(f4))

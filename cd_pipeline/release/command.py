@@ -1,11 +1,15 @@
 """The command `cd-pipeline release`: what is shipped, and how to go back."""
 
 import argparse
+import logging
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cd_pipeline.data.places import MATERIALIZE, data_root
+from cd_pipeline.data.places import MATERIALIZE, data_place, data_root, is_remote, with_addresses
 
 if TYPE_CHECKING:
     from cd_pipeline.release.store import ReleaseStore
@@ -52,9 +56,13 @@ def list_versions(given: argparse.Namespace) -> int:
         FileNotFoundError: nothing has been released.
         ValueError: the recipe's name cannot be one, or what is shipped cannot be told.
     """
+    with _store(given) as store:
+        return _print_versions(store)
+
+
+def _print_versions(store: "ReleaseStore") -> int:
     from cd_pipeline.release.store import states_of
 
-    store = _store(given)
     records, problems = store.records()
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
@@ -75,28 +83,56 @@ def roll_back(given: argparse.Namespace) -> int:
         FileNotFoundError: nothing has been released, or the version is not kept.
         ValueError: no version, a damaged one, or the one that is shipped.
     """
-    store = _store(given)
-    version: str | None = given.version or store.shipped_before()
-    if version is None:
-        raise ValueError(
-            f"{store.folder}: no kept version was shipped before {store.shipped}; give one that "
-            f"`cd-pipeline release list --recipe {given.recipe}` shows"
-        )
-    record = store.verified(version)
-    before = store.restore(version, "asked for by `cd-pipeline release rollback`")
+    with _store(given, change=True) as store:
+        version: str | None = given.version or store.shipped_before()
+        if version is None:
+            raise ValueError(
+                f"{store.folder}: no kept version was shipped before {store.shipped}; give one that "
+                f"`cd-pipeline release list --recipe {given.recipe}` shows"
+            )
+        record = store.verified(version)
+        before = store.restore(version, "asked for by `cd-pipeline release rollback`")
     rejected = "" if record.decision.released else "; it had been rejected"
     print(f"shipped: {version}, instead of {before or 'nothing'}{rejected}")
     return 0
 
 
-def _store(given: argparse.Namespace) -> "ReleaseStore":
+@contextmanager
+def _store(given: argparse.Namespace, *, change: bool = False) -> "Iterator[ReleaseStore]":
+    # on an object store: fetched before, and with `change` sent afterwards, while no other machine writes there
     from cd_pipeline.release.store import ReleaseStore
 
     recipe: str = given.recipe
     if not RECIPE.fullmatch(recipe):
         raise ValueError(f"--recipe {recipe!r}: expected a name of small letters, digits and _")
     folder = data_root() / recipe / "release"
-    if not (folder / "versions").is_dir():
-        remedy = MATERIALIZE.format(key="release" if recipe == "rooms" else f"{recipe}/release")
-        raise FileNotFoundError(f"{folder / 'versions'} is not there: run {remedy}")
-    return ReleaseStore(folder)
+    with _fetched(recipe, folder, change=change) as send:
+        if not (folder / "versions").is_dir():
+            remedy = MATERIALIZE.format(key="release" if recipe == "rooms" else f"{recipe}/release")
+            raise FileNotFoundError(f"{with_addresses(str(folder / 'versions'))} is not there: run {remedy}")
+        store = ReleaseStore(folder)
+        yield store
+        send(store)
+
+
+@contextmanager
+def _fetched(recipe: str, folder: Path, *, change: bool) -> "Iterator[Callable[[ReleaseStore], None]]":
+    if not is_remote(data_place()):
+        yield lambda store: None
+        return
+    from cd_pipeline.release.on_store import fetch_releases, push_releases
+    from cd_pipeline.remote.lease import leased
+    from cd_pipeline.remote.object_folder import ObjectFolder
+
+    remote = ObjectFolder(data_place()) / recipe
+    if not change:
+        fetch_releases(remote / "release", folder)
+        yield lambda store: None
+        return
+    with leased(remote, f"changing what is shipped of {recipe}", logging.getLogger(__name__)) as lease:
+
+        def send(store: "ReleaseStore") -> None:
+            push_releases(remote / "release", store, lease)
+
+        fetch_releases(remote / "release", folder)
+        yield send

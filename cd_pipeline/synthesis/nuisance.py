@@ -58,6 +58,11 @@ class Nuisance:
     jpeg_quality: int | None
     corners: tuple[float, ...]
 
+    @property
+    def lights(self) -> bool:
+        """Whether light differs from place to place."""
+        return any(self.gradient) or self.vignette > 0 or self.shadow > 0
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Nuisance":
         """Read a draw back from the manifest."""
@@ -148,19 +153,29 @@ def _draw_corners(rng: np.random.Generator, settings: NuisanceSettings, *, warpe
 
 
 def _relit(photo: Image, nuisance: Nuisance) -> npt.NDArray[np.float32]:
-    # every step on single values is one table look-up
-    mean = sum(cv2.mean(photo)[:3]) / 3
-    values = 255 * (np.arange(256) / 255) ** nuisance.gamma
-    values = (values - mean) * nuisance.contrast + mean
-    tables = values[:, None] * np.array(nuisance.gains) + nuisance.offset  # 256x3
-    lit = cv2.LUT(photo, np.clip(tables, 0, 255).astype(np.float32)[None])
-    if any(nuisance.gradient) or nuisance.vignette or nuisance.shadow:
-        field = cv2.resize(_light(nuisance), photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    lit = cv2.LUT(photo, tone_tables(photo, nuisance)[None])
+    if nuisance.lights:
+        field = cv2.resize(light_field(nuisance), photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         lit = cv2.multiply(lit, cv2.merge([field] * 3))
     return np.asarray(lit, np.float32)
 
 
-def _light(nuisance: Nuisance) -> npt.NDArray[np.float32]:
+def tone_tables(photo: Image, nuisance: Nuisance) -> npt.NDArray[np.float32]:
+    """Return what a draw makes of each stored value of a photo, before light: 256x3 float32 in [0, 255].
+
+    Args:
+        photo: HWC uint8 RGB; contrast is about its mean.
+        nuisance: gamma, contrast, gains and offset of it.
+    """
+    mean = sum(cv2.mean(photo)[:3]) / 3
+    values = 255 * (np.arange(256) / 255) ** nuisance.gamma
+    values = (values - mean) * nuisance.contrast + mean
+    tables = values[:, None] * np.array(nuisance.gains) + nuisance.offset
+    return np.asarray(np.clip(tables, 0, 255), np.float32)
+
+
+def light_field(nuisance: Nuisance) -> npt.NDArray[np.float32]:
+    """Return the factors of gradient, vignette and shadow on a grid over the photo, `FIELD_SIDE` a side."""
     x = np.linspace(-1, 1, FIELD_SIDE)
     across, down = np.meshgrid(x, x)
     field = 1 + nuisance.gradient[0] * across + nuisance.gradient[1] * down
@@ -187,17 +202,25 @@ def _with_noise(lit: npt.NDArray[np.float32], nuisance: Nuisance) -> Image:
 
 
 def _noise_of(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    # a window of one fixed field: drawing the noise anew would cost more than all the rest
     height, width = shape[:2]
-    rng = np.random.Generator(np.random.PCG64(seed))
     if max(height, width) > NOISE_SIDE:
-        return rng.standard_normal(shape, np.float32)
-    y, x = rng.integers(NOISE_SIDE - height + 1), rng.integers(NOISE_SIDE - width + 1)
-    return _noise_field()[y : y + height, x : x + width]
+        return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, np.float32)
+    y, x = noise_place(seed, height, width)
+    return noise_field()[y : y + height, x : x + width]
+
+
+def noise_place(seed: int, height: int, width: int) -> tuple[int, int]:
+    """Return the top left corner of a seed's window of `noise_field`, for a photo of at most `NOISE_SIDE` a side.
+
+    Drawing the noise anew would cost more than all the rest.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return int(rng.integers(NOISE_SIDE - height + 1)), int(rng.integers(NOISE_SIDE - width + 1))
 
 
 @lru_cache(maxsize=1)
-def _noise_field() -> npt.NDArray[np.float32]:
+def noise_field() -> npt.NDArray[np.float32]:
+    """Return the noise that all photos take a window of: HWC float32, normal, of mean 0 and variance 1."""
     rng = np.random.Generator(np.random.PCG64(0))
     return rng.standard_normal((NOISE_SIDE, NOISE_SIDE, 3), np.float32)
 
@@ -207,11 +230,16 @@ def _warped(photo: Image, corners: tuple[float, ...]) -> tuple[Image, Image]:
     whole = np.full((height, width), 255, np.uint8)
     if not any(corners):
         return photo, whole
-    start = (CORNERS * (width - 1, height - 1)).astype(np.float32)
-    matrix = cv2.getPerspectiveTransform(start, start + np.array(corners, np.float32).reshape(4, 2))
-    size = (width, height)
+    matrix, size = warp_matrix(corners, width, height), (width, height)
     moved = cv2.warpPerspective(
         photo, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     covered = cv2.warpPerspective(whole, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
     return moved.astype(np.uint8, copy=False), covered.astype(np.uint8, copy=False)
+
+
+def warp_matrix(corners: tuple[float, ...], width: int, height: int) -> npt.NDArray[np.float64]:
+    """Return the 3x3 homography that moves the corners of a photo; places are those of pixel centres."""
+    start = (CORNERS * (width - 1, height - 1)).astype(np.float32)
+    moved = start + np.array(corners, np.float32).reshape(4, 2)
+    return np.asarray(cv2.getPerspectiveTransform(start, moved), np.float64)

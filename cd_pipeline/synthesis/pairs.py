@@ -1,8 +1,9 @@
 """From split photos to pairs: the rows of the manifest, with their plans."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -40,23 +41,32 @@ def plan_pairs(photos: Iterable[Photo], settings: SynthesisSettings, size: int =
     Raises:
         ValueError: two photos would get the same pair name.
     """
-    usable = [photo for photo in photos if photo.split]
-    if isinstance(settings, RealisticSynthesis):
-        draws = draws_a_photo(usable, settings)
-        rows = [
-            _realistic_row(photo, draw, settings, size)
-            for photo in usable
-            for draw in range(draws[photo.split])
-        ]
-    else:
-        rows = [_published_row(photo, settings) for photo in usable]
+    return list(each_planned(photos, settings, size))
+
+
+def each_planned(photos: Iterable[Photo], settings: SynthesisSettings, size: int = 256) -> Iterator[Pair]:
+    """Plan pairs one by one, as `plan_pairs` does: of all that are asked for, one plan is in memory."""
+    rows = _rows_of(photos, settings, size)
     rows.sort(key=lambda pair: (pair.split, pair.pair_id))
-    names = [pair.pair_id for pair in rows]
-    if len(set(names)) != len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"two photos give the pair name {twice}; rename one of them")
+    for name, other in pairwise(sorted(pair.pair_id for pair in rows)):
+        if name == other:
+            raise ValueError(f"two photos give the pair name {name}; rename one of them")
     pools = photo_pools(rows)
-    return [_with_plan(pair, settings, pools) if pair.after is not None else pair for pair in rows]
+    for pair in rows:
+        yield _with_plan(pair, settings, pools) if pair.after is not None else pair
+
+
+def _rows_of(photos: Iterable[Photo], settings: SynthesisSettings, size: int) -> list[Pair]:
+    # in any order; the photos go as their rows come
+    if not isinstance(settings, RealisticSynthesis):
+        return [_published_row(photo, settings) for photo in photos if photo.split]
+    usable = [photo for photo in photos if photo.split]
+    draws = draws_a_photo(usable, settings)
+    rows: list[Pair] = []
+    while usable:
+        photo = usable.pop()
+        rows += [_realistic_row(photo, draw, settings, size) for draw in range(draws[photo.split])]
+    return rows
 
 
 def draws_a_photo(photos: Sequence[Photo], settings: RealisticSynthesis) -> dict[str, int]:

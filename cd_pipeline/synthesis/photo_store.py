@@ -1,11 +1,13 @@
-"""The photos that pairs are made from, decoded once and kept while memory lasts."""
+"""The photos that pairs are made from, decoded once."""
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
 
-from cd_pipeline.data.images import Image, read_photo
+from cd_pipeline.data.images import Image, decode_content, photo_content
+from cd_pipeline.data.photo_cache import FOLDER, PhotoCache
 from cd_pipeline.data.samples import CACHE_BYTES, Roots
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.realistic_plan import Patch
@@ -16,12 +18,21 @@ WORKING_SIDE = 2
 
 
 class PhotoStore:
-    """Reads photos by reference, whole or reduced, and finds the outlines of objects in them."""
+    """Reads photos by reference, whole or reduced, and finds the outlines of objects in them.
+
+    What it returns must not be written to. It is decoded once for all processes and runs, see `PhotoCache`, and kept at hand up
+    to `cache_bytes`. The file of a photo is hashed when a store first reads it, and again only where it is not kept.
+
+    Args:
+        roots: where references lead; the cache is below the workspace.
+        cache_bytes: of arrays that are kept; with 0 nothing is kept, on disk neither.
+    """
 
     def __init__(self, roots: Roots, cache_bytes: int = CACHE_BYTES) -> None:
         self._roots = roots
         self._free_bytes = cache_bytes
         self._kept: dict[tuple[object, ...], Image] = {}
+        self._on_disk = PhotoCache(roots.workspace / FOLDER) if cache_bytes else None
 
     def photo(self, reference: str, sha256: str) -> Image:
         """Return a photo at its own size: HWC uint8 RGB.
@@ -29,29 +40,34 @@ class PhotoStore:
         Raises:
             PhotoError: it is no longer the photo with that hash.
         """
-        return self._keep((sha256,), lambda: read_photo(self._roots.resolve(reference), sha256))
+        return self._keep((sha256,), partial(self._read, reference, sha256, None))
 
     def reduced(self, reference: str, sha256: str, side: int) -> Image:
-        """Return a photo whose shorter side is at most `side` px."""
-
-        def reduce() -> Image:
-            photo = read_photo(self._roots.resolve(reference), sha256)
-            scale = side / min(photo.shape[:2])
-            if scale >= 1:
-                return photo
-            small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            return small.astype(np.uint8, copy=False)
-
-        return self._keep((sha256, side), reduce)
+        """Return a photo whose shorter side is at most `side` px; errors are those of `photo`."""
+        return self._keep((sha256, side), partial(self._read, reference, sha256, side))
 
     def outline(self, patch: Patch, side: int) -> Image:
         """Return the outline of the object in a patch of a reduced photo: HW uint8, 255 on the object."""
 
         def find() -> Image:
-            photo = self.reduced(patch.photo, patch.sha256, side)
-            return object_outline(photo, patch_rect(patch, photo))
+            photo = self.reduced(patch.photo, patch.sha256, side)  # refused where it has changed
+            area = (patch.left, patch.top, patch.width, patch.height)
+            name = f"outline of {area} in {patch.sha256} {side}"
+            return self._shared(name, lambda: object_outline(photo, patch_rect(patch, photo)))
 
         return self._keep((patch, side), find)
+
+    def _read(self, reference: str, sha256: str, side: int | None) -> Image:
+        path = self._roots.resolve(reference)
+        content = photo_content(path, sha256)
+
+        def decode() -> Image:
+            return _reduced(decode_content(path, content), side)
+
+        return self._shared(f"{sha256} {side}", decode)
+
+    def _shared(self, name: str, make: Callable[[], Image]) -> Image:
+        return make() if self._on_disk is None else self._on_disk.array(name, make)
 
     def _keep(self, key: tuple[object, ...], make: Callable[[], Image]) -> Image:
         found = self._kept.get(key)
@@ -61,6 +77,14 @@ class PhotoStore:
                 self._kept[key] = found
                 self._free_bytes -= found.nbytes
         return found
+
+
+def _reduced(photo: Image, side: int | None) -> Image:
+    scale = 1.0 if side is None else side / min(photo.shape[:2])
+    if scale >= 1:
+        return photo
+    small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return small.astype(np.uint8, copy=False)
 
 
 def patch_rect(patch: Patch, photo: Image) -> Rect:

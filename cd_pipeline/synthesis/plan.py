@@ -109,7 +109,11 @@ def label_rects(change: Change, width: int, height: int, *, truthful: bool) -> l
 
 def label_mask(plan: ChangePlan, width: int, height: int) -> Image:
     """Return the mask of a plan, HW uint8: 255 where changed. It can be empty: all may have been erased."""
-    return np.where(label_owners(plan, width, height) >= 0, np.uint8(255), np.uint8(0))
+    mask = np.zeros((height, width), np.uint8)
+    for change in plan.changes:
+        _mark(mask, change, truthful=plan.truthful)
+        _draw_polygons(mask, change.erased, 0)
+    return mask
 
 
 def label_owners(plan: ChangePlan, width: int, height: int) -> npt.NDArray[np.int16]:
@@ -126,20 +130,19 @@ def label_owners(plan: ChangePlan, width: int, height: int) -> npt.NDArray[np.in
 def fill_polygons(shape: tuple[int, int], polygons: Sequence[Sequence[int]]) -> Image:
     """Return HW uint8 with 255 inside and on the border of flat x0, y0, ... polygons."""
     canvas = np.zeros(shape, np.uint8)
-    contours = [np.asarray(polygon, np.int32).reshape(-1, 1, 2) for polygon in polygons]
-    cv2.drawContours(canvas, contours, -1, 255, cv2.FILLED)
+    _draw_polygons(canvas, polygons, 255)
     return canvas
+
+
+def _draw_polygons(canvas: Image, polygons: Sequence[Sequence[int]], value: int) -> None:
+    contours = [np.asarray(polygon, np.int32).reshape(-1, 1, 2) for polygon in polygons]
+    cv2.drawContours(canvas, contours, -1, value, cv2.FILLED)
 
 
 def _mark(mask: Image, change: Change, *, truthful: bool) -> None:
     height, width = mask.shape
     for rect in label_rects(change, width, height, truthful=truthful):
         mask[rect.slices] = 255
-
-
-def _erase(mask: Image, polygons: Sequence[Sequence[int]]) -> None:
-    if polygons:
-        mask[fill_polygons(mask.shape, polygons) > 0] = 0
 
 
 def _draw_change(
@@ -181,5 +184,5 @@ def _with_partial_keep(
         if cv2.contourArea(contour) >= settings.partial_keep_min_area
         and rng.random() < settings.partial_keep_drop_probability
     ]
-    _erase(label, erased)
+    _draw_polygons(label, erased, 0)
     return replace(change, erased=tuple(erased))

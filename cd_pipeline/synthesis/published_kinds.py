@@ -20,7 +20,8 @@ PIXEL_SHARE = 0.15
 
 def black(after: Image, change: Change) -> None:
     """Fill the inclusive rectangle with black."""
-    after[_inclusive(after, change).slices] = 0
+    height, width = after.shape[:2]
+    after[inclusive(change, width, height).slices] = 0
 
 
 def rect(after: Image, change: Change) -> None:
@@ -31,14 +32,8 @@ def rect(after: Image, change: Change) -> None:
 
 def inpaint(after: Image, change: Change) -> None:
     """Inpaint the inclusive rectangle by Telea's method, radius 3."""
-    region = _inclusive(after, change)
     height, width = after.shape[:2]
-    window = Rect(
-        region.x - INPAINT_MARGIN,
-        region.y - INPAINT_MARGIN,
-        region.width + 2 * INPAINT_MARGIN,
-        region.height + 2 * INPAINT_MARGIN,
-    ).clipped(width, height)
+    region, window = inclusive(change, width, height), inpaint_window(change, width, height)
     hole = np.zeros((window.height, window.width), np.uint8)
     hole[Rect(region.x - window.x, region.y - window.y, region.width, region.height).slices] = 255
     surroundings = np.ascontiguousarray(after[window.slices])
@@ -75,10 +70,7 @@ def pixelated(patch: Image) -> Image:
 
 def move(after: Image, change: Change) -> None:
     """Paste the rectangle at its new place, then black out the old one, even where they overlap."""
-    if change.to_x is None or change.to_y is None:
-        raise ValueError(f"move of {change.rect} without a target")
-    target = Rect(change.to_x, change.to_y, change.width, change.height)
-    after[target.slices] = after[change.rect.slices].copy()
+    after[move_target(change).slices] = after[change.rect.slices].copy()
     after[change.rect.slices] = 0
 
 
@@ -92,6 +84,28 @@ PUBLISHED_KINDS: Mapping[str, Callable[[Image, Change], None]] = {
 }
 
 
-def _inclusive(after: Image, change: Change) -> Rect:
-    height, width = after.shape[:2]
+def move_target(change: Change) -> Rect:
+    """Return the rectangle that `move` pastes to.
+
+    Raises:
+        ValueError: the change has none.
+    """
+    if change.to_x is None or change.to_y is None:
+        raise ValueError(f"move of {change.rect} without a target")
+    return Rect(change.to_x, change.to_y, change.width, change.height)
+
+
+def inclusive(change: Change, width: int, height: int) -> Rect:
+    """Return the rectangle of a change with its right and bottom edge, within a photo of that size in px."""
     return change.rect.grown(width, height)
+
+
+def inpaint_window(change: Change, width: int, height: int) -> Rect:
+    """Return what Telea's method is given to inpaint a change: all that it reads of the whole photo, and a little more."""
+    region = inclusive(change, width, height)
+    return Rect(
+        region.x - INPAINT_MARGIN,
+        region.y - INPAINT_MARGIN,
+        region.width + 2 * INPAINT_MARGIN,
+        region.height + 2 * INPAINT_MARGIN,
+    ).clipped(width, height)

@@ -1,9 +1,11 @@
 """Applying a plan to a photo; there is no randomness here."""
 
+import cv2
 import numpy as np
 
 from cd_pipeline.data.images import Image, through_jpeg
 from cd_pipeline.data.samples import Sample
+from cd_pipeline.synthesis.overwritten import traceless
 from cd_pipeline.synthesis.plan import ChangePlan, fill_polygons, label_mask
 from cd_pipeline.synthesis.published_kinds import PUBLISHED_KINDS
 
@@ -21,11 +23,11 @@ def render(photo: Image, plan: ChangePlan) -> Sample:
     """
     height, width = photo.shape[:2]
     after, mask = photo.copy(), label_mask(plan, width, height)
-    for change in plan.changes:
-        PUBLISHED_KINDS[change.kind](after, change)
+    for change, left_out in zip(plan.changes, traceless(plan, width, height), strict=True):
+        if not left_out:
+            PUBLISHED_KINDS[change.kind](after, change)
         if change.erased and plan.truthful:
-            erased = fill_polygons(mask.shape, change.erased) > 0
-            after[erased] = photo[erased]
+            cv2.copyTo(photo, fill_polygons(mask.shape, change.erased), after)
     if plan.jpeg_quality is None:
         return Sample.of_pair(photo, after, mask)
     quality = plan.jpeg_quality

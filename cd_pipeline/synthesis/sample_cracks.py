@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cd_pipeline.data.files import keep_only, seed_of, write_bytes
-from cd_pipeline.data.images import encode_jpeg, write_png
+from cd_pipeline.data.images import encode_jpeg, encode_png
 from cd_pipeline.data.masked_images import PARTS
 from cd_pipeline.synthesis.room_textures import UInt8
 from cd_pipeline.synthesis.sample_canvas import averaged
@@ -118,5 +118,5 @@ def _draw_files(folder: Path, seed: int, number: int) -> bool:
     """Draw the two files of a picture; return whether there is a crack in it."""
     image, mask = draw_cracked(seed_of("crack", seed, number), SURFACES[number % len(SURFACES)])
     write_bytes(folder / PARTS[0] / f"{_stem(number)}.jpg", encode_jpeg(image, _QUALITY))
-    write_png(folder / PARTS[1] / f"{_stem(number)}.png", mask)
+    write_bytes(folder / PARTS[1] / f"{_stem(number)}.png", encode_png(mask))
     return bool(mask.any())

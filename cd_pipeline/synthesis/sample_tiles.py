@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cd_pipeline.data.files import keep_only, seed_of
-from cd_pipeline.data.images import write_png
+from cd_pipeline.data.files import keep_only, seed_of, write_bytes
+from cd_pipeline.data.images import encode_png
 from cd_pipeline.data.two_date import PARTS
 from cd_pipeline.synthesis.room_textures import UInt8
 from cd_pipeline.synthesis.sample_pool import draw_all, require_counts, require_workers
@@ -115,5 +115,5 @@ def _draw_files(folder: Path, side: int, seed: int, tile: tuple[str, int]) -> in
     split, number = tile
     scene, pictures = _draw(seed_of("tile", seed, split, number), side)
     for part, picture in zip(PARTS, pictures, strict=True):
-        write_png(folder / split / part / _name(split, number), picture)
+        write_bytes(folder / split / part / _name(split, number), encode_png(picture))
     return sum(building.changed for building in scene.buildings)

@@ -1,4 +1,4 @@
-"""A training as plain values, so that it runs here or in the processes of torchrun.
+"""A training as plain values, so that it runs here, in the processes of torchrun or on a Ray cluster.
 
     torchrun --nproc-per-node 2 -m cd_pipeline.training.job JOB.json RESULT.pt
 
@@ -12,19 +12,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from cd_pipeline.data.files import digest, file_digest, write_bytes, write_text
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings, InputSettings
 from cd_pipeline.data.task import Task
+from cd_pipeline.engine.settings import EngineSettings
 from cd_pipeline.models.build import start_model
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.settings import ModelSettings
@@ -34,19 +34,19 @@ from cd_pipeline.training.loop import TrainingResult, train
 from cd_pipeline.training.progress import EpochRecord
 from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
 from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TELLING, TrainingSettings
+from cd_pipeline.training.telling import Listener, OnEpoch, OnResume, Teller
 from cd_pipeline.training.unfinished import TrainingState, UnfinishedFile
 
-OnEpoch = Callable[[EpochRecord], None]
-OnResume = Callable[[list[EpochRecord]], None]
-PLACES = {"manifest", "source", "workspace", "unfinished"}
-"""Where the files of a job lie: it can be another place when it resumes."""
+PLACES = {"manifest", "source", "workspace", "unfinished", "engine"}
+"""Where the files of a job lie and its processes run: it can be another place when it resumes."""
 
 
 class TrainingJob(BaseModel):
     """What is trained, on what (`data_set`: on those samples alone), how and where.
 
     `unfinished` keeps the state after each epoch, from which the same job resumes; it stays there when training
-    has ended, so that its result is not lost before it is saved. None: nothing is kept.
+    has ended, so that its result is not lost before it is saved. None: nothing is kept. Where the engine is ray,
+    `runtime` is what is asked of the cluster, as `wanted_runtime` returns it.
     """
 
     manifest: Path
@@ -60,6 +60,7 @@ class TrainingJob(BaseModel):
     model: ModelSettings
     training: TrainingSettings
     runtime: Runtime
+    engine: EngineSettings = Field(default_factory=EngineSettings)
     unfinished: Path | None = None
 
     @property
@@ -81,12 +82,13 @@ class TrainingJob(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How training went, whether its encoder was pretrained, and how many samples it had."""
+    """How training went, whether its encoder was pretrained, how many samples it had, and where it ran."""
 
     training: TrainingResult
     pretrained: bool
     train_samples: int
     val_samples: int
+    device: str
 
 
 def run_job(
@@ -97,7 +99,7 @@ def run_job(
     on_resume: OnResume = lambda history: None,
     show_progress: bool = False,
 ) -> JobResult:
-    """Train, in this process or in as many as the job's runtime asks for.
+    """Train, in this process, in as many as the job's runtime asks for, or on a Ray cluster.
 
     Args:
         job: what to do.
@@ -110,19 +112,29 @@ def run_job(
         FloatingPointError, ValueError, OSError: as `train` and the readers of the data do.
         RuntimeError: one of several processes failed.
     """
+    if job.engine.engine == "ray":
+        from cd_pipeline.training.ray_job import run_on_ray
+
+        return run_on_ray(job, Listener(logger, on_epoch, on_resume))
     if job.runtime.processes > 1:
-        return _in_processes(job, logger, on_epoch, on_resume)
-    return _train(job, job.runtime, logger, on_epoch, on_resume, show_progress)
+        return _in_processes(job, Listener(logger, on_epoch, on_resume))
+    return train_here(job, job.runtime, logger, on_epoch, on_resume, show_progress=show_progress)
 
 
-def _train(
+def train_here(
     job: TrainingJob,
     runtime: Runtime,
     logger: logging.Logger,
     on_epoch: OnEpoch,
     on_resume: OnResume,
-    show_progress: bool,
+    *,
+    show_progress: bool = False,
 ) -> JobResult:
+    """Train in this process, which is alone or one of several with the same job, each with its own runtime.
+
+    Raises:
+        FloatingPointError, ValueError, OSError: as `train` and the readers of the data do.
+    """
     train_set, val_set = training_sets(
         job.manifest,
         Roots(job.source, job.workspace),
@@ -131,6 +143,7 @@ def _train(
         job.augmentation,
         pictures=job.task.pictures,
         data_set=job.data_set,
+        nuisance_on=job.training.nuisance_on,
     )
     file = unfinished_file(job, logger)
     found = file.read() if file else None
@@ -162,7 +175,9 @@ def _train(
         on_epoch=on_epoch,
         show_progress=show_progress,
     )
-    return JobResult(result, pretrained, len(train_set.examples), len(val_set.examples))
+    return JobResult(
+        result, pretrained, len(train_set.examples), len(val_set.examples), job.runtime.description
+    )
 
 
 def unfinished_file(job: TrainingJob, logger: logging.Logger) -> UnfinishedFile | None:
@@ -172,9 +187,7 @@ def unfinished_file(job: TrainingJob, logger: logging.Logger) -> UnfinishedFile 
     return UnfinishedFile(job.unfinished, job.identity, job.training.epochs, logger)
 
 
-def _in_processes(
-    job: TrainingJob, logger: logging.Logger, on_epoch: OnEpoch, on_resume: OnResume
-) -> JobResult:
+def _in_processes(job: TrainingJob, listener: Listener) -> JobResult:
     with tempfile.TemporaryDirectory(prefix="cd_pipeline_") as folder:
         file, result = Path(folder, "job.json"), Path(folder, "result.pt")
         write_text(file, job.model_dump_json())
@@ -183,28 +196,20 @@ def _in_processes(
             *("--nproc-per-node", str(job.runtime.processes)),
             *("-m", "cd_pipeline.training.job", str(file), str(result)),
         ]
-        failure = ""
         threads = str(max(1, job.runtime.threads // job.runtime.processes))
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
             assert running.stdout is not None
             try:
                 for line in running.stdout:
-                    message = _message(line)
-                    if "resumed" in message:
-                        on_resume([EpochRecord(**row) for row in message["resumed"]])
-                    if "epoch" in message:
-                        on_epoch(EpochRecord(**message["epoch"]))
-                    failure = failure or message.get("failure", "")
-                    if "log" in message:
-                        logger.info(message["log"])
+                    listener.hear(_message(line))
             finally:
                 running.terminate()  # has ended, unless reading was interrupted
-        if failure:
-            raise ValueError(failure)
+        if listener.failure:
+            raise ValueError(listener.failure)
         if running.returncode or not result.is_file():
             raise RuntimeError(f"training in {job.runtime.processes} processes failed; the log says why")
-        return _read_result(result)
+        return unpacked(result.read_bytes())
 
 
 def _message(line: str) -> dict[str, Any]:
@@ -215,41 +220,30 @@ def _message(line: str) -> dict[str, Any]:
     return message if isinstance(message, dict) else {"log": line.rstrip()}
 
 
-def _write_result(path: Path, result: JobResult) -> None:
+def packed(result: JobResult) -> bytes:
+    """Return a result as bytes, for another process."""
     buffer = io.BytesIO()
     torch.save({**asdict(result), "weights": result.training.weights}, buffer)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _read_result(path: Path) -> JobResult:
-    content = torch.load(path, weights_only=True)
-    training = content["training"]
-    history = [EpochRecord(**record) for record in training["history"]]
+def unpacked(content: bytes) -> JobResult:
+    """Return the result that was packed."""
+    found = torch.load(io.BytesIO(content), weights_only=True)
+    training = found["training"]
     return JobResult(
         TrainingResult(
-            weights=content["weights"],
+            weights=found["weights"],
             best=EpochRecord(**training["best"]),
-            history=history,
+            history=[EpochRecord(**record) for record in training["history"]],
             pos_weight=training["pos_weight"],
             stop_reason=training["stop_reason"],
         ),
-        content["pretrained"],
-        content["train_samples"],
-        content["val_samples"],
+        found["pretrained"],
+        found["train_samples"],
+        found["val_samples"],
+        found["device"],
     )
-
-
-class _Teller(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        _tell(log=record.getMessage())
-
-
-def _telling_logger(first: bool) -> logging.Logger:
-    logger = logging.getLogger("cd_pipeline")
-    logger.propagate = False
-    logger.setLevel(logging.INFO if first else logging.CRITICAL)
-    logger.addHandler(_Teller())
-    return logger
 
 
 def _tell(**message: object) -> None:
@@ -261,23 +255,14 @@ def main(arguments: list[str]) -> int:
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
     with process_group(job.runtime) as runtime:
         first = runtime.rank == 0
-        logger = _telling_logger(first)
-
-        def on_epoch(record: EpochRecord) -> None:
-            if first:
-                _tell(epoch=asdict(record))
-
-        def on_resume(history: list[EpochRecord]) -> None:
-            if first:
-                _tell(resumed=[asdict(record) for record in history])
-
+        teller = Teller(_tell, first=first)
         try:
-            result = _train(job, runtime, logger, on_epoch, on_resume, show_progress=False)
+            result = train_here(job, runtime, teller.logger, teller.on_epoch, teller.on_resume)
         except (ValueError, OSError, FloatingPointError) as error:
-            _tell(failure=str(error))  # of any process: each reads pictures of its own
+            teller.failed(error)
             return 1
         if first:
-            _write_result(Path(arguments[1]), result)
+            write_bytes(Path(arguments[1]), packed(result))
     return 0
 
 

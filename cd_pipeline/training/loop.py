@@ -135,7 +135,7 @@ def train(
     """
     runtime.prepare()
     torch.manual_seed(settings.seed)  # the weights were drawn before; this is for layers that draw
-    model = joined(runtime.place(model), runtime)
+    model = joined(runtime.place_for_training(model), runtime)
     loader = BatchLoader(train_set, runtime, settings.batch_size, shuffle_seed=settings.seed, shared=True)
     loss = build_loss(loader, settings, class_weights).to(runtime.device)
     course = _course(model, settings, runtime, len(loader), train_set.task)

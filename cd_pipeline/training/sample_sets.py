@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from cd_pipeline.data.augmented_samples import AugmentedSamples
 from cd_pipeline.data.datasets import ItemDataset, SampleDataset
@@ -10,8 +11,8 @@ from cd_pipeline.data.image_manifest import LabelledImage, read_labelled_images
 from cd_pipeline.data.manifest import ManifestError, Pair, read_pairs
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings
-from cd_pipeline.synthesis.fresh_pairs import FreshPairs
-from cd_pipeline.synthesis.settings import SynthesisSettings
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs
+from cd_pipeline.synthesis.settings import RealisticSynthesis, SynthesisSettings
 
 
 def training_sets(
@@ -23,6 +24,7 @@ def training_sets(
     *,
     pictures: int = 2,
     data_set: str | None = None,
+    nuisance_on: Literal["cpu", "device"] = "cpu",
 ) -> tuple[ItemDataset, ItemDataset]:
     """Return the train and val sets of a manifest.
 
@@ -36,9 +38,12 @@ def training_sets(
         augmentation: how examples are varied; None: they are as they are.
         pictures: of an example: 2 in a manifest of pairs, 1 in one of images.
         data_set: take the examples of this one (or of this class) alone; None: all.
+        nuisance_on: where pairs that are drawn anew get their nuisance, if they have any: in the loader, or (device)
+            a batch at a time where the network runs.
 
     Raises:
         ManifestError: a part is empty.
+        ValueError: nuisance_on is device, and pairs are too large or of another size than the input.
     """
     read: Callable[[Path, str], Sequence[Example]] = read_pairs if pictures == 2 else read_labelled_images
     train, val = (
@@ -51,7 +56,9 @@ def training_sets(
         )
     fresh = [example for example in train if isinstance(example, Pair) and example.after is None]
     train_set: ItemDataset
-    if fresh:
+    if fresh and nuisance_on == "device" and isinstance(synthesis, RealisticSynthesis):
+        train_set = UndisturbedPairs(fresh, roots, size, synthesis)
+    elif fresh:
         train_set = FreshPairs(fresh, roots, size, synthesis)
     elif augmentation is not None:
         train_set = AugmentedSamples(train, roots, size, augmentation)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when training makes other weights of the same data, settings and package versions."""
 PACKAGES = ("cd_pipeline", "torch", "timm", "opencv-python", "numpy")
 """The packages whose versions trained weights depend on."""
@@ -249,6 +249,12 @@ class TrainingSettings(BaseModel):
         default=True,
         description="patience counts from the first epoch that beats marking everything as changed; "
         "false: from the first epoch",
+    )
+    nuisance_on: Literal["cpu", "device"] = Field(
+        default="cpu",
+        description="where realistic pairs that are drawn anew get their light, noise, blur, JPEG and shift: cpu, in "
+        "the loader processes; device: a batch at a time beside the network, for a GPU that waits for pairs (a CPU is "
+        "slower for it). About one value of 10,000 then differs by a grey level, and the weights differ a little",
     )
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     tensorboard: bool = Field(

@@ -22,7 +22,7 @@ ASSETS = (
 )
 WORK = (
     *("cd_pipeline.data.photos.scan_photos", "cd_pipeline.data.split.assign_splits"),
-    *("cd_pipeline.synthesis.pairs.plan_pairs", "cd_pipeline.synthesis.rendered_pairs.render_pairs"),
+    *("cd_pipeline.synthesis.pairs.each_planned", "cd_pipeline.synthesis.rendered_pairs.render_pairs"),
     *("cd_pipeline.training.job.run_job", "cd_pipeline.evaluation.threshold.sweep_predictions"),
     "cd_pipeline.evaluation.predictions.measure_pairs",
 )

@@ -1,106 +1,23 @@
-"""ODS and OIS from one histogram an image, against a loop that compares every pixel with every threshold.
+"""ODS and OIS by the published loop over thresholds, and drawn probabilities to try it on.
 
-    python -m cd_pipeline_tests.benchmarks.image_sweep [--images 100] [--height 512] [--width 512] [--json]
-
-All see the same drawn images: thin lines as truth, and a probability that is confident (most pixels under
-0.01), soft (noise around the lines), or uniform in [0, 1], which no trained network gives.
-
-- sweep: `ImageSweep`, ODS and OIS included.
-- two loops: as published, 91 thresholds for ODS and 101 for OIS; TP, FP and FN summed as they are defined.
-- one loop: the same sums at the 101 thresholds once, for both.
-- lean loop: one loop with as few passes as NumPy needs: a comparison, a product and two `count_nonzero` a
-  threshold, the rest worked out from the totals.
-
-Counts must be equal, ODS and OIS the same, and the sweep 50 times as fast as the two loops.
+Drawn are thin lines as truth, and a probability that is confident (most pixels under 0.01), soft (noise around
+the lines), or uniform in [0, 1], which no trained network gives.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import astuple
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cd_pipeline.evaluation.image_sweep import ODS_FIRST, ImageSweep
+from cd_pipeline.evaluation.image_sweep import ODS_FIRST
 
-T = TypeVar("T")
 Counts = list[tuple[int, int, int]]
+"""TP, FP and FN of an image at each threshold."""
 Drawn = tuple[NDArray[np.float32], NDArray[np.bool_]]
 LOGITS = {"confident": (-9.0, 16.0), "soft": (-4.5, 8.0), "uniform": None}
 """Logit away from lines and the rise on them."""
 THRESHOLDS = np.arange(101) / 100
-WANTED = 50
-
-
-def main() -> None:
-    options = parse_options()
-    rows = [measure(kind, options.images, (options.height, options.width)) for kind in LOGITS]
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        for row in rows:
-            print("  ".join(f"{name} {shown(value)}" for name, value in row.items()))
-    if any(not row["equal"] for row in rows):
-        raise SystemExit("the results differ")
-    if any(row["two loops / sweep"] < WANTED for row in rows):
-        raise SystemExit(f"less than {WANTED} times as fast as the two loops")
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
-
-
-def shown(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def measure(kind: str, images: int, shape: tuple[int, int]) -> dict[str, Any]:
-    """Seconds of each way over the whole set, and whether they agree; every image goes through all of them."""
-    sweep = ImageSweep()
-    loops: dict[str, list[Counts]] = {"two loops": [], "one loop": [], "lean loop": []}
-    seconds = dict.fromkeys(["sweep", *loops], 0.0)
-    ImageSweep().update(*next(draw(kind, 1, shape)))  # the first call loads code
-    for probability, truth in draw(kind, images, shape):
-        seconds["sweep"] += timed(partial(sweep.update, probability, truth))[0]
-        for name, loop in (("two loops", two_loops), ("one loop", plain_loop), ("lean loop", lean_loop)):
-            spent, counts = timed(partial(loop, probability, truth))
-            seconds[name] += spent
-            loops[name].append(counts)
-    spent, (ods, ois) = timed(lambda: (sweep.ods(), sweep.ois()))
-    seconds["sweep"] += spent
-    swept = sweep.confusions()
-    equal = all(
-        np.array_equal(np.stack([swept.tp, swept.fp, swept.fn], axis=-1), counts) for counts in loops.values()
-    )
-    expected = scales(loops["one loop"])
-    return {
-        "data": kind,
-        "images": images,
-        "size": f"{shape[0]}x{shape[1]}",
-        **seconds,
-        **{f"{name} / sweep": seconds[name] / seconds["sweep"] for name in loops},
-        "ods": ods.f1,
-        "ois": ois,
-        "equal": equal and np.allclose([*astuple(ods), ois], expected, rtol=0, atol=1e-12),
-    }
-
-
-def timed(call: Callable[[], T]) -> tuple[float, T]:
-    started = time.perf_counter()
-    result = call()
-    return time.perf_counter() - started, result
 
 
 def draw(kind: str, images: int, shape: tuple[int, int]) -> Iterator[Drawn]:
@@ -149,17 +66,6 @@ def plain_loop(
     return counts
 
 
-def lean_loop(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> Counts:
-    """The same with as few passes a threshold as NumPy needs."""
-    positives = int(np.count_nonzero(truth))
-    counts = []
-    for threshold in THRESHOLDS.tolist():
-        predicted = probability > threshold
-        tp = int(np.count_nonzero(predicted & truth))
-        counts.append((tp, int(np.count_nonzero(predicted)) - tp, positives - tp))
-    return counts
-
-
 def scales(counts: list[Counts]) -> list[float]:
     """ODS (threshold, F1, precision, recall) and OIS from the loop's counts, written out once more."""
     tp, fp, fn = np.moveaxis(np.array(counts, dtype=float), -1, 0)  # each images x 101
@@ -169,7 +75,3 @@ def scales(counts: list[Counts]) -> list[float]:
     best = ODS_FIRST + int(f1.mean(axis=0)[ODS_FIRST:].argmax())
     at_best = [scores[:, best].mean() for scores in (f1, precision, recall)]
     return [float(value) for value in (THRESHOLDS[best], *at_best, f1.max(axis=1).mean())]
-
-
-if __name__ == "__main__":
-    main()

@@ -10,36 +10,29 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import torch
-from timm.utils import ModelEmaV3
 
 from cd_pipeline.data.datasets import SampleDataset
 from cd_pipeline.data.files import file_digest
 from cd_pipeline.data.manifest import Pair, read_pairs
 from cd_pipeline.data.samples import Roots, load_sample
-from cd_pipeline.evaluation.predict import BatchLoader
 from cd_pipeline.evaluation.threshold import ChosenThreshold
-from cd_pipeline.models.runtime import Runtime, resolve_runtime
-from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.models.runtime import resolve_runtime
 from cd_pipeline.pipeline import build_pipeline
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 from cd_pipeline.training.checkpoint import load_checkpoint
-from cd_pipeline.training.loop import build_loss, train_epoch
-from cd_pipeline.training.optimizers import build_optimizer
-from cd_pipeline.training.schedule import RateSchedule
 from cd_pipeline.training.settings import TrainingSettings
-from cd_pipeline.training.validation import TrainingPixels
+from cd_pipeline_tests.benchmarks.cases.our_trainer import OurTrainer
+from cd_pipeline_tests.benchmarks.cases.published_files import write_published_pair
 from cd_pipeline_tests.benchmarks.published_reference import (
     PublishedDataset,
     PublishedTrainer,
-    write_published_pair,
+    published_loader,
 )
 from cd_pipeline_tests.benchmarks.quality import Network, print_summary, read_rooms, score_network
 
@@ -166,12 +159,13 @@ def compare_epochs(recipe: Recipe, workspace: Path, rounds: int) -> dict[str, fl
     pairs, roots = read_pairs(manifest_of(workspace), "train"), roots_of(recipe, workspace)
     runtime = resolve_runtime()
     runtime.prepare()
-    reference = PublishedTrainer(published_copy(pairs, roots, workspace / "published", recipe.input.size))
+    copied = published_loader(published_copy(pairs, roots, workspace / "published", recipe.input.size))
+    reference = PublishedTrainer()
     ours = OurTrainer(SampleDataset(pairs, roots, recipe.input.size), recipe.training, runtime)
-    ours.epoch_seconds(0), reference.epoch_seconds()
+    ours.epoch_seconds(0), reference.epoch_seconds(copied)
     slow, fast = [], []
     for number in range(1, rounds + 1):
-        slow.append(reference.epoch_seconds())
+        slow.append(reference.epoch_seconds(copied))
         fast.append(ours.epoch_seconds(number))
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     figures = {
@@ -194,38 +188,6 @@ def published_copy(pairs: Sequence[Pair], roots: Roots, folder: Path, size: int)
         arrays = load_sample(pair, roots)
         write_published_pair(folder, pair.pair_id, arrays.before, arrays.after, arrays.mask)
     return PublishedDataset(folder, [pair.pair_id for pair in pairs], size)
-
-
-class OurTrainer:
-    """The product's own epoch: the same functions that the checkpoint asset runs."""
-
-    def __init__(self, dataset: SampleDataset, settings: TrainingSettings, runtime: Runtime) -> None:
-        torch.manual_seed(settings.seed)
-        self.dataset, self.settings, self.runtime = dataset, settings, runtime
-        self.model = runtime.place(TinyChangeUNet())
-        self.batches = BatchLoader(dataset, runtime, settings.batch_size, shuffle_seed=settings.seed)
-        self.loss = build_loss(self.batches, settings)
-        self.optimizer = build_optimizer(self.model, settings)
-        self.average = ModelEmaV3(self.model, decay=settings.ema_decay, foreach=True)
-        self.schedule = RateSchedule(settings, len(self.batches))
-        self.scaler = torch.amp.GradScaler(enabled=False)
-
-    def epoch_seconds(self, epoch: int) -> float:
-        started = time.perf_counter()
-        train_epoch(
-            self.model,
-            self.average,
-            self.batches.epoch(epoch),
-            self.schedule.epoch(epoch),
-            self.batches.weights,
-            self.loss,
-            self.optimizer,
-            self.scaler,
-            self.settings.clip_norm,
-            self.runtime,
-            TrainingPixels(self.dataset.task, self.runtime),
-        )
-        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

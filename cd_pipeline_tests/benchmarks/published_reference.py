@@ -6,7 +6,7 @@ state dict.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cd_pipeline.data.images import Image
 from cd_pipeline.models.change_network import ENCODER
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
 
@@ -61,48 +60,47 @@ class PublishedDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
 
 
-def write_published_pair(folder: Path, name: str, before: Image, after: Image, mask: Image) -> None:
-    """Write a pair as the published system did, with OpenCV's defaults."""
-    for kind, image in (("before", before), ("after", after)):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / kind / f"{name}.jpg"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    (folder / "mask").mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(folder / "mask" / f"{name}.png"), mask)
-
-
 class PublishedTrainer:
     """Network, optimiser and average of the published run."""
 
-    def __init__(self, dataset: PublishedDataset) -> None:
+    def __init__(self) -> None:
         torch.manual_seed(42)
         self.model = PublishedNet().train()
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.loader = DataLoader(dataset, batch_size=8, shuffle=True, num_workers=0)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=3e-4, weight_decay=1e-4, eps=1e-4, foreach=False, fused=False
         )
 
-    def epoch_seconds(self) -> float:
-        """Run one epoch and return its seconds."""
-        started = time.perf_counter()
-        for before, after, truth in self.loader:
-            logits = self.model(before, after)
-            loss = published_loss(logits, truth)
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            loss.item()
-            self._update_average()
-        return time.perf_counter() - started
+    def step(self, before: Tensor, after: Tensor, truth: Tensor) -> None:
+        """Learn from a batch: pictures Nx3xHxW in [0, 1], truth Nx1xHxW of 0 and 1."""
+        loss = published_loss(self.model(before, after), truth)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        loss.item()
+        self.update_average()
 
     @torch.no_grad()
-    def _update_average(self) -> None:
+    def update_average(self) -> None:
+        """Bring the average nearer to the weights."""
         for name, value in self.model.state_dict().items():
             if value.dtype.is_floating_point:
                 self.average[name].mul_(0.99).add_(value, alpha=0.01)
             else:
                 self.average[name].copy_(value)
+
+    def epoch_seconds(self, batches: Iterable[Sequence[Tensor]]) -> float:
+        """Run one epoch and return its seconds."""
+        started = time.perf_counter()
+        for before, after, truth in batches:
+            self.step(before, after, truth)
+        return time.perf_counter() - started
+
+
+def published_loader(dataset: PublishedDataset) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    """Return the batches of the published run."""
+    return DataLoader(dataset, batch_size=8, shuffle=True, num_workers=0)
 
 
 def published_loss(logits: Tensor, truth: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cd_pipeline.data import manifest
 from cd_pipeline.data.labels import Box
 from cd_pipeline.data.manifest import (
     PAIRS,
     PHOTOS,
     ManifestError,
     Pair,
+    each_pair,
     plan_version_of,
     read_pairs,
     read_photos,
-    read_rows,
     read_two_date,
     write_pairs,
     write_photos,
@@ -239,7 +242,7 @@ def test_an_unreadable_file_is_an_error_with_file_and_remedy(tmp_path: Path, con
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=r"pairs\.parquet: not a readable.*materialize pair_manifest"):
-        read_rows(path, PAIRS, Pair)
+        read_pairs(path)
 
 
 def test_a_file_cut_short_is_an_error_with_file_and_remedy(tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def test_a_file_cut_short_is_an_error_with_file_and_remedy(tmp_path: Path) -> No
     write_photos(path, [])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ManifestError, match=r"split\.parquet.*materialize split again"):
-        read_rows(path, PHOTOS, Photo)
+        read_photos(path)
 
 
 def test_other_columns_are_an_error_that_names_the_missing_ones(tmp_path: Path) -> None:
@@ -401,3 +404,124 @@ def test_the_plan_version_of_no_table_is_an_error_with_the_remedy(
         ManifestError, match=r"pairs\.parquet: .*delete it and materialize pair_manifest again"
     ):
         plan_version_of(path)
+
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def groups_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "ROW_GROUP", 3)
+
+
+def numbered(count: int, splits: Sequence[str] = SPLITS) -> list[Pair]:
+    """Pairs in runs of equal length, one a split."""
+    return [
+        replace(PAIR, pair_id=f"p{number}", seed=number, split=splits[number * len(splits) // count])
+        for number in range(count)
+    ]
+
+
+def test_a_small_table_is_written_as_pyarrow_writes_it_at_once(tmp_path: Path) -> None:
+    pairs = numbered(9)
+    write_pairs(tmp_path / "pairs.parquet", pairs, "abc")
+    rows = [{**vars_of(pair), "boxes": [box._asdict() for box in pair.boxes]} for pair in pairs]
+    schema = PAIRS.with_metadata({"cd_pipeline.plan_version": "abc"})
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "once.parquet", compression="zstd")
+    assert (tmp_path / "pairs.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
+
+
+def vars_of(pair: Pair) -> dict[str, object]:
+    return {name: getattr(pair, name) for name in PAIRS.names}
+
+
+@pytest.mark.usefixtures("groups_of_three")
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 20])
+def test_rows_are_taken_a_group_at_a_time_and_are_all_there(tmp_path: Path, count: int) -> None:
+    path, taken = tmp_path / "pairs.parquet", []
+
+    def pairs() -> Iterator[Pair]:
+        for pair in numbered(max(1, count))[:count]:
+            taken.append(pair)
+            yield pair
+
+    write_pairs(path, pairs())
+    file = pq.ParquetFile(path)
+    sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert sizes == [3] * (count // 3) + [count % 3] * (count % 3 > 0)
+    assert file.read().column("pair_id").to_pylist() == [pair.pair_id for pair in taken]
+    assert read_pairs(path) == taken
+
+
+def test_rows_are_read_a_group_at_a_time(tmp_path: Path, groups_of_three: None) -> None:
+    path = tmp_path / "split" / "pairs.parquet"
+    write_pairs(path, numbered(30))
+    damage(path, pq.ParquetFile(path).metadata.row_group(5))
+    first = list(islice(each_pair(path), 15))
+    assert first == numbered(30)[:15]
+    with pytest.raises(ManifestError, match="not a readable Parquet file"):
+        read_pairs(path)
+
+
+def damage(path: Path, group: pq.RowGroupMetaData) -> None:
+    """Overwrite all that a group of rows holds but its splits."""
+    content = bytearray(path.read_bytes())
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema != "split":
+            start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+            content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_of_one_split_the_rows_of_the_others_are_not_read(
+    tmp_path: Path, groups_of_three: None, split: str
+) -> None:
+    path, pairs = tmp_path / "split" / "pairs.parquet", numbered(27)
+    write_pairs(path, pairs)
+    for number in range(9):
+        group = pq.ParquetFile(path).metadata.row_group(number)
+        if number // 3 != SPLITS.index(split):
+            damage(path, group)
+    assert read_pairs(path, split) == [pair for pair in pairs if pair.split == split]
+
+
+@settings(max_examples=12, deadline=None)
+@given(splits=st.lists(st.sampled_from(SPLITS), min_size=1, max_size=12))
+def test_the_rows_of_a_split_are_those_that_have_it(folder: Path, splits: list[str]) -> None:
+    pairs = numbered(len(splits), splits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "ROW_GROUP", 3)
+        write_pairs(folder / "some.parquet", pairs)
+    for split in SPLITS:
+        expected = [pair.pair_id for pair in pairs if pair.split == split]
+        assert [pair.pair_id for pair in read_pairs(folder / "some.parquet", split)] == expected
+
+
+@pytest.mark.usefixtures("groups_of_three")
+@pytest.mark.parametrize("split", [None, "val"])
+@pytest.mark.parametrize("column", ["split", "seed"])
+def test_a_missing_value_is_named_by_its_row_of_the_whole_table(
+    tmp_path: Path, column: str, split: str | None
+) -> None:
+    path = tmp_path / "split" / "pairs.parquet"
+    write_pairs(path, numbered(12))
+    rows = pq.read_table(path).to_pylist()
+    write_rows(path, [{**row, **({column: None} if n == 7 else {})} for n, row in enumerate(rows)], PAIRS)
+    with pytest.raises(ManifestError, match=f"row 7 has no {column};"):
+        read_pairs(path, split)
+
+
+def test_an_error_among_the_rows_leaves_the_old_file(tmp_path: Path, groups_of_three: None) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_pairs(path, [PAIR])
+
+    def pairs() -> Iterator[Pair]:
+        yield from numbered(7)
+        raise ValueError("no plan")
+
+    with pytest.raises(ValueError, match="no plan"):
+        write_pairs(path, pairs())
+    assert read_pairs(path) == [PAIR]
+    assert list(tmp_path.iterdir()) == [path]

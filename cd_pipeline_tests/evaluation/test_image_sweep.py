@@ -10,7 +10,6 @@ from cd_pipeline.evaluation import image_sweep
 from cd_pipeline.evaluation.image_sweep import ImageSweep, percent_levels
 from cd_pipeline.evaluation.metrics import Confusion
 from cd_pipeline.evaluation.sweep import ThresholdSweep
-from cd_pipeline_tests.benchmarks import image_sweep as benchmark
 
 EDGES = (np.arange(101) / 100).astype(np.float32)
 seeds = st.integers(0, 2**32 - 1)
@@ -173,13 +172,6 @@ def test_unequal_shapes_are_refused_with_both_shapes() -> None:
 def test_figures_of_no_image_are_refused(figure: str) -> None:
     with pytest.raises(ValueError, match="at least one image"):
         getattr(ImageSweep(), figure)()
-
-
-def test_the_benchmark_finds_equal_results() -> None:
-    for kind in benchmark.LOGITS:
-        row = benchmark.measure(kind, 2, (48, 64))
-        assert row["equal"]
-        assert row["two loops / sweep"] > 1
 
 
 def test_the_kept_counts_are_those_of_comparing_every_pixel_with_every_threshold() -> None:

@@ -1,11 +1,16 @@
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cd_pipeline.data.samples import Sample
 from cd_pipeline.data.task import Task
+from cd_pipeline.evaluation import predict
 from cd_pipeline.evaluation.predict import (
     Batch,
     BatchLoader,
@@ -15,6 +20,9 @@ from cd_pipeline.evaluation.predict import (
 )
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.models.tiny_change_unet import TinyChangeUNet
+from cd_pipeline.synthesis.device_nuisance import UndisturbedPair, undisturbed
+from cd_pipeline.synthesis.nuisance import draw_nuisance
+from cd_pipeline.synthesis.settings import NuisanceSettings
 from cd_pipeline_tests.tiny_pairs import TinyPairs
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -78,6 +86,79 @@ def test_an_item_of_one_image_and_several_classes_keeps_their_indices() -> None:
     assert batch.truth.dtype == torch.int64
     assert batch.truth[2].tolist() == [[[0, 1], [7, 21]]]
     assert batch.valid[2].tolist() == [[[1, 1], [0, 1]]]
+
+
+def undisturbed_pairs(count: int) -> UndisturbedPair:
+    """Stack pairs that come without their nuisance."""
+    pairs = []
+    for number, arrays in enumerate(TinyPairs(count).arrays):
+        rng = np.random.default_rng(number)
+        before, after = (draw_nuisance(rng, NuisanceSettings()) for _ in range(2))
+        moved = replace(before, corners=(2.0, 1.0) * 4)
+        pairs.append(undisturbed(Sample.of_pair(*arrays.pictures, arrays.mask), moved, after))
+    stacked: UndisturbedPair = torch.utils.data.default_collate(pairs)
+    return stacked
+
+
+class Transfers(TorchDispatchMode):
+    """Notes each copy from the CPU to the device: its type, its bytes, and whether somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[torch.dtype, int, bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" != result.device.type:
+            waits = not kwargs.get("non_blocking", False)
+            self.made.append((result.dtype, result.numel() * result.element_size(), waits))
+        return result
+
+
+def test_a_batch_travels_to_the_device_as_bytes_and_nobody_waits_for_it() -> None:
+    # the device meta has no values: reading one, as a GPU would be waited for, is an error
+    items = torch.zeros(4, 8, 32, 32, dtype=torch.uint8)
+    with Transfers() as transfers:
+        batch = to_batch(items, Task(), Runtime(device="meta"))
+    assert transfers.made == [(torch.uint8, 4 * 8 * 32 * 32, False)]
+    assert {tensor.device.type for tensor in tensors(batch)} == {"meta"}
+
+
+def test_pairs_whose_nuisance_the_device_applies_travel_as_bytes_and_nobody_waits_for_them() -> None:
+    pairs = undisturbed_pairs(5)
+    to_batch(pairs, Task(), Runtime(device="meta"))  # the noise travels once
+    with Transfers() as transfers:
+        batch = to_batch(pairs, Task(), Runtime(device="meta"))
+    assert {tensor.device.type for tensor in tensors(batch)} == {"meta"}
+    assert batch.pictures[0].shape == (5, 3, 64, 64)
+    assert not any(waits for _, _, waits in transfers.made)
+    pictures = [size for kind, size, _ in transfers.made if kind == torch.uint8]
+    assert sum(pictures) == 5 * (2 * 3 + 1) * 64 * 64
+
+
+@pytest.mark.parametrize(
+    ("device", "pinned"), [("cuda", True), ("cuda:1", True), ("cpu", False), ("mps", False)]
+)
+def test_batches_for_a_gpu_are_loaded_into_pinned_memory(
+    device: str, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(predict, "DataLoader", lambda *_, **options: asked.append(options["pin_memory"]))
+    BatchLoader(TinyPairs(2), Runtime(device=device, workers=0), 2)
+    assert asked == [pinned]
+
+
+def test_the_network_is_given_pairs_with_their_nuisance_in_its_memory_format() -> None:
+    pairs = undisturbed_pairs(3)
+    batch = to_batch(pairs, Task(), RUNTIME)
+    whole = to_batch(torch.zeros(3, 8, 64, 64, dtype=torch.uint8), Task(), RUNTIME)
+    assert [tensor.stride() for tensor in tensors(batch)] == [tensor.stride() for tensor in tensors(whole)]
+    assert {tensor.dtype for tensor in tensors(batch)} == {torch.float32}
+    clean = pairs.pictures[:, 0].permute(0, 3, 1, 2) / 255
+    assert (batch.pictures[0] - clean).abs().mean() > 0.01
+    assert torch.equal(batch.truth[:, 0], (pairs.mask > 0).float())
+    assert not batch.valid[:, :, :, :2].any()  # what the shift uncovered
+    assert batch.valid[:, :, 5:-5, 5:-5].all()
 
 
 def test_batches_follow_the_order_of_the_set_and_the_last_may_be_short() -> None:

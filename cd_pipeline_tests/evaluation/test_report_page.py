@@ -543,3 +543,13 @@ def test_inputs_left_out_are_listed_with_their_reasons(page: bytes) -> None:
     shown = texts_of(Reader(page), ["td", "th"])
     assert "no <label>" in shown
     assert "9 nonsense <script>" in shown
+
+
+def test_of_many_inputs_left_out_the_first_are_listed_and_all_are_counted(drawn: DrawnSet) -> None:
+    files = [(f"photo_{number:04d}.jpg", "too dark") for number in range(1200)]
+    lines = [(f"label_{number:04d}.txt", "line 1") for number in range(500)]
+    page = render_page(facts_of(drawn.test_set(), left_out=LeftOut(files, lines, "split.parquet"))).decode()
+    assert re.findall(r"photo_\d{4}\.jpg", page) == [name for name, _ in files[:500]]
+    assert re.findall(r"label_\d{4}\.txt", page) == [name for name, _ in lines]
+    assert "Files that were not used: 1,200</summary>" in page
+    assert page.count("The first 500 are shown; all are in <code>split.parquet</code>.") == 1

@@ -16,13 +16,17 @@ from cd_pipeline.training.checkpoint import load_checkpoint, weights_digest
 
 MEASURED = ["train_seconds", "val_seconds", "images_per_second", "memory_gb", "gpu_memory_gb"]
 """Of an epoch: they differ from run to run."""
-NO_RESULT = {".lock", "unfinished.pt"}
-"""The state of a training that was begun by force and killed stays for the next one."""
+NO_RESULT = {".lock", "unfinished.pt", ".cache"}
+"""The state of a training that was begun by force and killed stays for the next one, as do decoded photos."""
 
 
 def files_below(folder: Path) -> list[Path]:
     """All files, hidden ones too, except those that are no result."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NO_RESULT)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and NO_RESULT.isdisjoint(path.relative_to(folder).parts)
+    )
 
 
 def contents(folder: Path) -> dict[str, Any]:

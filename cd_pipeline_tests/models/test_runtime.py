@@ -1,3 +1,4 @@
+import copy
 import os
 
 import pytest
@@ -83,6 +84,29 @@ def test_networks_run_in_the_precision_asked_for(precision: str, dtype: torch.dt
 
 def test_the_description_names_device_precision_and_threads() -> None:
     assert Runtime(threads=2, workers=1).description == "cpu, float32, 2 threads"
+
+
+def test_networks_are_compiled_for_training_only_where_that_is_asked_for() -> None:
+    asked = resolve_runtime(device="cpu", threads=2, compile=True)
+    assert (asked.compile, resolve_runtime(device="cpu").compile) == (True, False)
+    assert asked.description == "cpu, float32, 2 threads, compiled"
+    assert not asked.exact().compile
+    net = asked.place_for_training(nn.Conv2d(3, 4, 3))
+    assert net._compiled_call_impl is not None
+    assert list(net.state_dict()) == ["weight", "bias"]
+    assert copy.deepcopy(net)._compiled_call_impl is None
+    assert asked.place(nn.Conv2d(3, 4, 3))._compiled_call_impl is None
+    assert Runtime().place_for_training(nn.Conv2d(3, 4, 3))._compiled_call_impl is None
+
+
+@pytest.mark.usefixtures("no_accelerator")
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ValueError, match=r"compute\.compile .*no C\+\+ compiler no-such-compiler; install one"
+    ):
+        resolve_runtime(compile=True)
+    assert not resolve_runtime().compile
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -159,3 +159,16 @@ def test_a_pair_is_judged_alone_whatever_else_is_in_the_batch() -> None:
     with torch.no_grad():
         together, alone = net(before, after), net(before[1:2], after[1:2])
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+
+
+def test_in_training_the_first_convolution_gets_its_channels_last_and_the_same_values() -> None:
+    net = TinyChangeUNet().eval()
+    both = torch.rand(2, 6, 64, 64).to(memory_format=torch.channels_last)
+    given: list[Tensor] = []
+    net.reduce.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    with torch.no_grad():
+        expected = net(*both.split(3, dim=1))
+        net.training = True  # of this module alone: batch norms go on as they were
+        torch.testing.assert_close(net(*both.split(3, dim=1)), expected, rtol=0, atol=1e-5)
+    assert given[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(given[0], given[1])

@@ -1,6 +1,7 @@
 import itertools
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from cd_pipeline.data.preprocessing import resize_photo
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import SplitSettings
 from cd_pipeline.data.split import assign_splits
-from cd_pipeline.synthesis.fresh_pairs import FreshPairs
+from cd_pipeline.evaluation.predict import BatchLoader
+from cd_pipeline.models.runtime import Runtime
+from cd_pipeline.synthesis.device_nuisance import disturbed
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs
 from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
 from cd_pipeline.synthesis.rendered_pairs import render_pairs, render_plan
@@ -204,3 +208,66 @@ def test_realistic_items_are_the_rendered_plans_of_their_epoch(
 def test_fresh_pairs_are_worth_a_process_of_their_own_and_frozen_ones_are_not() -> None:
     assert FreshPairs.draws
     assert not getattr(SampleDataset, "draws", False)
+
+
+def test_pairs_disturbed_on_the_device_are_those_of_the_loader(
+    realistic_pairs: list[Pair], roots: Roots, realistic_items: dict[tuple[int, int], torch.Tensor]
+) -> None:
+    dataset = UndisturbedPairs(realistic_pairs, roots, 64, REALISTIC)
+    for epoch in range(3):
+        indices = range(len(dataset))
+        pairs = torch.utils.data.default_collate([dataset[epoch, index] for index in indices])
+        found = disturbed(pairs, "cpu")
+        expected = torch.stack([realistic_items[epoch, index] for index in indices])
+        assert torch.equal(found[:, 6:], expected[:, 6:])  # what changed and what counts
+        apart = (found[:, :6].int() - expected[:, :6].int()).abs()
+        assert (apart > 0).float().mean() < 5e-3  # by rounding, and where JPEG follows, in blocks
+        assert apart.float().mean() < 0.01
+
+
+def batches_of(
+    pairs: list[Pair], roots: Roots, batch_size: int, workers: int, epoch: int
+) -> tuple[torch.Tensor, ...]:
+    """Load an epoch of undisturbed pairs: its pictures, truth and what counts, one after the other."""
+    dataset = UndisturbedPairs(pairs, roots, 64, REALISTIC)
+    loader = BatchLoader(dataset, Runtime(workers=workers), batch_size)
+    batches = [(*batch.pictures, batch.truth, batch.valid) for batch in loader.epoch(epoch)]
+    return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_pairs_disturbed_on_the_device_do_not_depend_on_the_division_into_batches(
+    realistic_pairs: list[Pair], roots: Roots, batch_size: int
+) -> None:
+    whole = batches_of(realistic_pairs, roots, 14, 0, 1)
+    divided = batches_of(realistic_pairs, roots, batch_size, 0, 1)
+    assert all(torch.equal(a, b) for a, b in zip(whole, divided, strict=True))
+    other = batches_of(realistic_pairs, roots, 14, 0, 2)
+    assert not torch.equal(whole[0], other[0])
+
+
+@pytest.mark.slow
+def test_loader_processes_give_the_same_pairs_on_the_device(
+    realistic_pairs: list[Pair], roots: Roots
+) -> None:
+    here = batches_of(realistic_pairs, roots, 4, 0, 1)
+    there = batches_of(realistic_pairs, roots, 4, 2, 1)
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_pairs_of_another_size_than_the_input_cannot_be_disturbed_on_the_device(
+    realistic_pairs: list[Pair], roots: Roots
+) -> None:
+    other = [*realistic_pairs[:3], replace(realistic_pairs[3], side=48)]
+    with pytest.raises(
+        ValueError, match=r"rendered at 48 px, and input\.size is 64; materialize pair_manifest"
+    ):
+        UndisturbedPairs(other, roots, 64, REALISTIC)
+
+
+def test_pairs_larger_than_the_noise_cannot_be_disturbed_on_the_device(
+    realistic_pairs: list[Pair], roots: Roots
+) -> None:
+    large = [replace(pair, side=1040) for pair in realistic_pairs]
+    with pytest.raises(ValueError, match=r"at most 1024 px, and input\.size is 1040; set nuisance_on to cpu"):
+        UndisturbedPairs(large, roots, 1040, REALISTIC)

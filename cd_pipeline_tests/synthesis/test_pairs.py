@@ -45,11 +45,11 @@ def roots(source: Path, tmp_path: Path) -> Roots:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return the hash of every file below a folder, hidden ones too."""
+    """Return the hash of every file below a folder, hidden ones too, except decoded photos."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and ".cache" not in path.relative_to(folder).parts
     }
 
 

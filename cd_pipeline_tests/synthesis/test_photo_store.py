@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -93,6 +94,67 @@ def test_another_photo_under_the_name_is_refused_with_the_remedy(saved: tuple[Ro
         PhotoStore(roots).photo(PHOTO, "0" * 64)
     with pytest.raises(PhotoError, match=r"a\.png: the file has changed; materialize all assets again"):
         PhotoStore(roots).reduced(PHOTO, "0" * 64, 40)
+
+
+def refuse_to_make(*_: object) -> NoReturn:
+    raise AssertionError("made again")
+
+
+def test_photos_and_outlines_are_made_once_for_all_stores(
+    saved: tuple[Roots, str, Pixels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots, sha256, pixels = saved
+    patch = Patch(PHOTO, sha256, 0.25, 0.25, 0.5, 0.5)
+
+    def read() -> list[Pixels]:
+        photos = PhotoStore(roots)
+        whole, reduced = photos.photo(PHOTO, sha256), photos.reduced(PHOTO, sha256, 40)
+        return [whole, reduced, photos.outline(patch, 40), photos.outline(patch, 20)]
+
+    first = read()
+    for name in ("decode_content", "object_outline"):
+        monkeypatch.setattr(f"cd_pipeline.synthesis.photo_store.{name}", refuse_to_make)
+    for one, other in zip(first, read(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(first[0], pixels)
+
+
+def test_a_photo_that_has_changed_is_refused_by_a_new_store_although_its_pixels_are_kept(
+    saved: tuple[Roots, str, Pixels],
+) -> None:
+    roots, sha256, pixels = saved
+    patch = Patch(PHOTO, sha256, 0.25, 0.25, 0.5, 0.5)
+    PhotoStore(roots).outline(patch, 40)
+    Image.fromarray(255 - pixels).save(roots.source / "a.png")
+    for read in (
+        lambda: PhotoStore(roots).photo(PHOTO, sha256),
+        lambda: PhotoStore(roots).reduced(PHOTO, sha256, 40),
+        lambda: PhotoStore(roots).outline(patch, 40),
+    ):
+        with pytest.raises(PhotoError, match="the file has changed"):
+            read()
+
+
+def test_the_same_photo_under_another_name_needs_no_decoding(
+    saved: tuple[Roots, str, Pixels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots, sha256, pixels = saved
+    PhotoStore(roots).photo(PHOTO, sha256)
+    (roots.source / "a.png").rename(roots.source / "b.png")
+    monkeypatch.setattr("cd_pipeline.synthesis.photo_store.decode_content", refuse_to_make)
+    np.testing.assert_array_equal(PhotoStore(roots).photo("source:b.png", sha256), pixels)
+
+
+def test_what_is_kept_on_disk_is_hidden_below_the_workspace_and_nothing_with_no_bytes_to_keep(
+    saved: tuple[Roots, str, Pixels], tmp_path: Path
+) -> None:
+    roots, sha256, _ = saved
+    roots = Roots(roots.source, tmp_path / "workspace")
+    PhotoStore(roots, cache_bytes=0).photo(PHOTO, sha256)
+    assert not roots.workspace.exists()
+    PhotoStore(roots).photo(PHOTO, sha256)
+    assert [path.name for path in roots.workspace.iterdir()] == [".cache"]
+    assert sorted(path.name for path in roots.source.iterdir()) == ["a.png", "workspace"]
 
 
 def test_a_patch_is_its_share_of_the_pixels() -> None:

@@ -1,5 +1,6 @@
 import copy
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -636,3 +637,34 @@ def test_a_binary_loss_by_name_weighs_positives_as_the_settings_say() -> None:
         found = build_loss(BatchLoader(scenes, RUNTIME, 4), settings).pos_weight
         marked = np.stack([sample.mask for sample in scenes.samples]) > 0
         assert float(found) == pytest.approx(expected or math.sqrt((~marked).sum() / marked.sum()))
+
+
+class PlainNet(nn.Module):
+    """A small network that compiles as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Conv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 1, 1)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.norm(self.first(torch.cat([before, after], 1))).relu())
+        return logits
+
+
+@pytest.mark.slow
+def test_a_compiled_training_gives_the_same_weights_each_time_and_those_of_a_plain_one_but_for_rounding() -> (
+    None
+):
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler here")
+    pairs, settings = (TinyPairs(10, 32), TinyPairs(4, 32, seed=1)), quick(epochs=2)
+    plain, *compiled = (
+        train(PlainNet(), *pairs, settings, replace(RUNTIME, compile=compile)).weights
+        for compile in (False, True, True)
+    )
+    assert weights_digest(compiled[0]) == weights_digest(compiled[1])
+    assert list(compiled[0]) == list(plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[0][name], value, rtol=1e-3, atol=1e-4, msg=name)

@@ -87,10 +87,17 @@ class Training:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Inputs that were not used: files with the reason, and dropped lines of label files."""
+    """Inputs that were not used.
+
+    Attributes:
+        files: with the reason.
+        lines: of label files that were dropped, with what is wrong.
+        whole: the table that holds all of them.
+    """
 
     files: Sequence[tuple[str, str]] = ()
     lines: Sequence[tuple[str, str]] = ()
+    whole: str = "split.parquet"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from cd_pipeline.evaluation.report_page.tables import (
 
 HERE = Path(__file__).parent
 ALARM_NOTE = "an alarm is a marked region of 0.5 % of the picture or more"
+MOST_LEFT_OUT = 500
+"""Files, and lines, that are listed as left out."""
 TILES = ("f1", "iou", "precision", "recall", "miou", "pixel_accuracy", "mean_dice")
 AGREEMENT = {
     "samples": "Samples",
@@ -66,6 +68,7 @@ def render_page(facts: ReportFacts) -> bytes:
         settings=indented(facts.lineage.settings),
         real_sets=real_table(facts),
         agreement=agreement_table(facts),
+        most_left_out=MOST_LEFT_OUT,
         layer_colours={key.replace(" ", "_"): css_colour(c) for key, c in COMPARISON_COLOURS.items()},
     )
     return page.encode()

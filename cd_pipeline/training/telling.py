@@ -1,0 +1,86 @@
+"""What processes that train together tell the one that has started them: plain messages, a dict each."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from cd_pipeline.training.progress import EpochRecord
+
+OnEpoch = Callable[[EpochRecord], None]
+OnResume = Callable[[list[EpochRecord]], None]
+
+
+class Tell(Protocol):
+    """Sends a message, the values by their names."""
+
+    def __call__(self, **message: object) -> None:
+        """Send it."""
+        ...
+
+
+class Teller:
+    """One of the processes: the first tells of epochs and what it logs, each of its failure."""
+
+    def __init__(self, tell: Tell, *, first: bool) -> None:
+        self._tell = tell
+        self._first = first
+        self.logger = logging.getLogger("cd_pipeline")
+        self.logger.propagate = False
+        self.logger.setLevel(logging.INFO if first else logging.CRITICAL)
+        self.logger.addHandler(_TellingHandler(tell))
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell of an epoch that has ended."""
+        if self._first:
+            self._tell(epoch=asdict(record))
+
+    def on_resume(self, history: list[EpochRecord]) -> None:
+        """Tell of the epochs of before."""
+        if self._first:
+            self._tell(resumed=[asdict(record) for record in history])
+
+    def failed(self, error: Exception) -> None:
+        """Tell why this process cannot go on: each reads pictures of its own."""
+        self._tell(failure=str(error))
+
+
+class _TellingHandler(logging.Handler):
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(log=record.getMessage())
+
+
+@dataclass(slots=True)
+class Listener:
+    """The process that has started them. It passes no epoch on twice, where a cluster has started them again.
+
+    Attributes:
+        logger: gets what the first process logs.
+        on_epoch: called with each epoch.
+        on_resume: called with the epochs of before.
+        failure: the first that was told; "": none.
+        epochs: how many were passed on.
+    """
+
+    logger: logging.Logger
+    on_epoch: OnEpoch
+    on_resume: OnResume
+    failure: str = ""
+    epochs: int = 0
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Pass a message on."""
+        before = [EpochRecord(**row) for row in message.get("resumed", ())][self.epochs :]
+        if before:
+            self.epochs = before[-1].epoch
+            self.on_resume(before)
+        if "epoch" in message and message["epoch"]["epoch"] > self.epochs:
+            self.epochs = message["epoch"]["epoch"]
+            self.on_epoch(EpochRecord(**message["epoch"]))
+        self.failure = self.failure or message.get("failure", "")
+        if "log" in message:
+            self.logger.info(message["log"])

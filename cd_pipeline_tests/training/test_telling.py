@@ -1,0 +1,67 @@
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from cd_pipeline.training.progress import EpochRecord
+from cd_pipeline.training.telling import Listener, Teller
+
+
+def epoch(number: int) -> EpochRecord:
+    return EpochRecord(number, 1e-3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, None, 1.0, 1.0, 4.0, 0.5, None)
+
+
+@pytest.fixture
+def told() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def listener(told: list[Any]) -> Listener:
+    return Listener(
+        logging.getLogger(__name__), on_epoch=told.append, on_resume=lambda history: told.append(history)
+    )
+
+
+@pytest.fixture
+def teller(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> Teller:
+    own = logging.getLogger("cd_pipeline")
+    for name in ("propagate", "level", "handlers"):
+        monkeypatch.setattr(own, name, own.handlers.copy() if name == "handlers" else getattr(own, name))
+    return Teller(lambda **message: listener.hear(message), first=True)
+
+
+def test_what_the_first_process_tells_is_heard(
+    teller: Teller, listener: Listener, told: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    teller.on_resume([epoch(1), epoch(2)])
+    teller.on_epoch(epoch(3))
+    teller.logger.info("almost done")
+    assert told == [[epoch(1), epoch(2)], epoch(3)]
+    assert (__name__, logging.INFO, "almost done") in caplog.record_tuples
+    assert not listener.failure
+
+
+def test_the_first_failure_of_any_process_is_kept(teller: Teller, listener: Listener) -> None:
+    teller.failed(ValueError("a.png: cannot be decoded"))
+    teller.failed(ValueError("connection lost"))
+    assert listener.failure == "a.png: cannot be decoded"
+
+
+def test_of_processes_that_were_started_again_no_epoch_is_heard_twice(
+    listener: Listener, told: list[Any]
+) -> None:
+    for number in (1, 2):
+        listener.hear({"epoch": asdict(epoch(number))})
+    listener.hear({"resumed": [asdict(epoch(1))]})  # the second was not kept in time
+    listener.hear({"epoch": asdict(epoch(2))})
+    listener.hear({"resumed": [asdict(epoch(n)) for n in (1, 2, 3)]})
+    assert told == [epoch(1), epoch(2), [epoch(3)]]
+
+
+@pytest.mark.parametrize("message", [{"log": "a line"}, {}])
+def test_other_messages_are_no_epochs(listener: Listener, told: list[Any], message: dict[str, Any]) -> None:
+    listener.hear(message)
+    assert not told
