@@ -23,9 +23,9 @@ from cd_pipeline.synthesis.realistic_plan import RealisticPlan
 from cd_pipeline.synthesis.realistic_render import Rendering, render_realistic
 from cd_pipeline.synthesis.render import render
 
-PAIRS_A_SHARD = 32
-"""A second or two of work: a killed run does no more than that again on each core, and a few hundred pairs still
-keep 16 cores busy."""
+PAIRS_A_SHARD = 8
+"""A tenth of a second of work or a few, against a millisecond for the record: a hundred pairs keep 12 cores busy, and
+a killed run does no more than a shard a core again."""
 
 
 def render_plan(pair: Pair, plan: ChangePlan | RealisticPlan, photos: PhotoStore) -> Sample:

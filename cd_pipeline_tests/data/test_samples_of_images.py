@@ -235,9 +235,8 @@ def test_tiles_of_one_picture_are_cut_from_one_reading_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_png(tmp_path / "images" / "a.png", np.zeros((64, 96, 3), np.uint8))
-    write_png(
-        tmp_path / "masks" / "a.png", np.arange(64 * 96, dtype=np.uint32).reshape(64, 96) % 2 * np.uint8(255)
-    )
+    stripes = np.arange(64 * 96).reshape(64, 96) % 2 * 255
+    write_png(tmp_path / "masks" / "a.png", stripes.astype(np.uint8))
     image = MaskedImage(
         name="a",
         dataset="",
