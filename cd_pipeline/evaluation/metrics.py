@@ -78,6 +78,8 @@ def counted_truth(
         return scored.reshape(-1), truth.reshape(-1) != 0
     require_same_shape(scored_name, scored, "valid", valid)
     counted = valid != 0
+    if counted.all():
+        return scored.reshape(-1), truth.reshape(-1) != 0
     return scored[counted], truth[counted] != 0
 
 

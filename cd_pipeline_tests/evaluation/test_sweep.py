@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
 from cd_pipeline.evaluation.metrics import Confusion
-from cd_pipeline.evaluation.sweep import ThresholdSweep, linear_thresholds, middle_of_best_run
+from cd_pipeline.evaluation.sweep import LevelTable, ThresholdSweep, linear_thresholds, middle_of_best_run
 
 # thresholds and probabilities from one small set of values, so that they often coincide
 values = st.one_of(st.sampled_from([0.0, 0.02, 0.1, 0.36, 0.4, 0.5, 1.0]), st.floats(0, 1, width=32))
@@ -33,6 +33,20 @@ def test_counts_equal_a_loop_over_thresholds(
         assert curve.at(index) == expected
         assert sweep.f1()[index] == expected.f1
         assert sweep.table()["iou"][index] == expected.iou
+
+
+@given(
+    st.lists(st.floats(-0.5, 1.5, width=32), min_size=1, max_size=50),
+    st.lists(st.floats(-1, 2, width=32), max_size=50),
+)
+def test_a_level_is_the_number_of_edges_strictly_below(edges: list[float], numbers: list[float]) -> None:
+    sorted_edges = np.sort(np.array(edges, np.float32))
+    for lowest, highest in ((-1, 2), (0, 1)):  # the second: as probabilities are
+        near = [np.nextafter(edge, np.float32(end)) for edge in sorted_edges for end in (-1, 2)]
+        tried = np.array([*numbers, *edges, *near, -0.0, 0.0, 1.0], np.float32)
+        tried = tried[(tried >= lowest) & (tried <= highest)]
+        expected = [sum(edge < number for edge in sorted_edges) for number in tried]
+        assert LevelTable(sorted_edges).of(tried).tolist() == expected
 
 
 def test_probability_equal_to_the_threshold_is_not_change() -> None:
