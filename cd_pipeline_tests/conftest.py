@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cd_pipeline_tests.stores import Store
 
 REAL_DATA = "CD_PIPELINE_REAL_DATA"
 
@@ -25,6 +29,24 @@ def real_data() -> Path:
     if REAL_DATA not in os.environ:
         pytest.skip(f"{REAL_DATA} is not set: no real data to test on")
     return Path(os.environ[REAL_DATA])
+
+
+@pytest.fixture(scope="session")
+def _store_server() -> Iterator["Store"]:
+    from cd_pipeline_tests.stores import served
+
+    with served() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store_server: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Store":
+    """An empty bucket of a server of the S3 protocol, which this process is pointed at."""
+    from cd_pipeline_tests.stores import use
+
+    _store_server.clear()
+    use(_store_server, tmp_path / "cache", monkeypatch)
+    return _store_server
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from cd_pipeline.definitions import defs
 from cd_pipeline.pipeline import build_pipeline
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
-from cd_pipeline_tests.stores import served, use
+from cd_pipeline_tests.stores import Store
 
 
 def definitions(recipe: Recipe) -> dg.Definitions:
@@ -301,21 +301,19 @@ def test_all_assets_of_a_recipe_follow_changes() -> None:
 
 
 def test_a_folder_on_an_object_store_is_watched_by_listing_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with served() as store:
-        use(store, tmp_path / "cache", monkeypatch)
-        sensor = Sensor("s3://bucket/photos", monkeypatch)
-        assert "s3://bucket/photos: nothing is there; put it back" in sensor.tick(0)[1]
-        store.put("photos/images/hall/a.jpg", b"1")
-        assert counts(sensor, [0, 300]) == [0, 0]
-        store.put("photos/images/hall/b.jpg", b"1")
-        assert counts(sensor, [900, 1200]) == [0, 1]
-        store.put("photos/images/hall/a.jpg", b"22")
-        assert counts(sensor, [1800, 2100]) == [0, 1]
-        store.delete("photos/images/hall/b.jpg")
-        assert counts(sensor, [2700, 3000]) == [0, 1]
-        store.put("photos/images/hall/.hidden", b"1")
-        assert "nothing has changed" in sensor.tick(4000)[1]
-        assert not store.reads()
+    sensor = Sensor("s3://bucket/photos", monkeypatch)
+    assert "s3://bucket/photos: nothing is there; put it back" in sensor.tick(0)[1]
+    store.put("photos/images/hall/a.jpg", b"1")
+    assert counts(sensor, [0, 300]) == [0, 0]
+    store.put("photos/images/hall/b.jpg", b"1")
+    assert counts(sensor, [900, 1200]) == [0, 1]
+    store.put("photos/images/hall/a.jpg", b"22")
+    assert counts(sensor, [1800, 2100]) == [0, 1]
+    store.delete("photos/images/hall/b.jpg")
+    assert counts(sensor, [2700, 3000]) == [0, 1]
+    store.put("photos/images/hall/.hidden", b"1")
+    assert "nothing has changed" in sensor.tick(4000)[1]
+    assert not store.reads()
     assert not (tmp_path / "cache").exists()

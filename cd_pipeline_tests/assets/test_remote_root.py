@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 from cd_pipeline_tests.assets.tiny import checks, draw_photos, failure, metadata, run, tiny_recipe, versions
 from cd_pipeline_tests.drawn import draw_photo_tree
-from cd_pipeline_tests.stores import Store, served, use
+from cd_pipeline_tests.stores import Store
 
 ROOT, PHOTOS = "s3://bucket/data", "s3://bucket/photos"
 PREPARED = ("raw_photos", "split", "pair_manifest", "change_masks")
@@ -54,20 +53,10 @@ def made(result: dg.ExecuteInProcessResult) -> list[str]:
     return [name for name in versions(result) if "unchanged" not in metadata(result, name)]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Store]:
-    with served() as store:
-        yield store
-
-
-@pytest.fixture
-def store(server: Store, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Photos on the store, and nothing else."""
-    server.clear()
-    server.put_folder(drawn, "photos")
-    use(server, tmp_path / "cache", monkeypatch)
+@pytest.fixture(autouse=True)
+def _photos_on_the_store(store: Store, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_folder(drawn, "photos")
     monkeypatch.setattr("cd_pipeline.remote.lease.SETTLE_SECONDS", 0.0)
-    return server
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,11 @@ def test_a_stage_that_is_spread_has_the_cores_of_all_nodes_and_others_those_of_o
     assert all_of_them.hours(1000, CLUSTER) == pytest.approx(0.05)
 
 
+def test_a_stage_of_one_thread_has_one_core() -> None:
+    stage = Stage("s", share=1, cpu_s=3.6, memory_kb=0, one_thread=True)
+    assert stage.hours(1000, CLUSTER) == pytest.approx(1)
+
+
 def test_the_slower_of_cpus_and_gpus_tells() -> None:
     fed_too_slowly = Stage("s", share=1, cpu_s=72, gpu_s=3.6, memory_kb=0, spread=True)
     assert fed_too_slowly.hours(1000, CLUSTER) == pytest.approx(

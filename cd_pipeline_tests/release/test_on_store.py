@@ -1,7 +1,6 @@
 """Releases on an object store."""
 
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,24 +13,15 @@ from cd_pipeline.remote.errors import StoreError
 from cd_pipeline.remote.lease import leased
 from cd_pipeline.remote.object_folder import ObjectFolder
 from cd_pipeline_tests.release.deliveries import Releases, scores_with, version_of
-from cd_pipeline_tests.stores import Store, served, use
+from cd_pipeline_tests.stores import Store
 
 RELEASES = "s3://bucket/data/rooms/release"
 
 
-@pytest.fixture(scope="module")
-def _server() -> Iterator[Store]:
-    with served() as store:
-        yield store
-
-
-@pytest.fixture
-def store(_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    _server.clear()
-    use(_server, tmp_path / "cache", monkeypatch)
+@pytest.fixture(autouse=True)
+def _data_root_on_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cd_pipeline.remote.lease.SETTLE_SECONDS", 0.0)
     monkeypatch.setenv("CD_PIPELINE_DATA", "s3://bucket/data")
-    return _server
 
 
 @pytest.fixture
