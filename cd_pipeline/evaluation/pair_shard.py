@@ -161,7 +161,12 @@ class PredictPairs:
 
 
 def predict_pairs(
-    predictor: Predictor, pairs: Sequence[Pair], roots: Roots, folder: Path, *, on_pair: OnPair
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    roots: Roots,
+    folder: Path,
+    *,
+    on_pair: OnPair = lambda pair, prediction: None,
 ) -> list[PairScore]:
     """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
 

@@ -19,41 +19,10 @@ from cd_pipeline.evaluation.metrics import (
     pooled,
     wilson_interval,
 )
-from cd_pipeline.evaluation.pair_shard import OnPair, PairScore, PairShard, PredictPairs, predict_pairs
+from cd_pipeline.evaluation.pair_shard import PairScore, PairShard, PredictPairs
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.report import TestReport
 from cd_pipeline.evaluation.sample_prediction import EXAMPLES_A_SHARD, settings_of
-
-__all__ = [
-    "PairScore",
-    "measure_pairs",
-    "scores_by_class",
-    "summarise",
-    "write_predictions",
-]
-
-
-def write_predictions(
-    predictor: Predictor,
-    pairs: Sequence[Pair],
-    roots: Roots,
-    folder: Path,
-    *,
-    on_pair: OnPair = lambda pair, prediction: None,
-) -> list[PairScore]:
-    """Predict pairs and write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each.
-
-    Anything else in the folder is of an earlier run and is deleted first.
-
-    Args:
-        predictor: the network and its threshold.
-        pairs: rows of the manifest.
-        roots: where their pictures are.
-        folder: is made if needed.
-        on_pair: gets each row and what is predicted.
-    """
-    keep_only(folder, {f"{pair.pair_id}.png" for pair in pairs})
-    return predict_pairs(predictor, pairs, roots, folder, on_pair=on_pair)
 
 
 def measure_pairs(
@@ -66,7 +35,9 @@ def measure_pairs(
     shown: int = 12,
     runner: ShardRunner | None = None,
 ) -> TestReport:
-    """Predict pairs as `write_predictions` does, and gather what is reported of them in the same pass.
+    """Write `<folder>/<pair_id>.png` (0/255, the pair's own size) for each pair, and gather what is reported.
+
+    Anything else in the folder is of an earlier run and is deleted first.
 
     Args:
         predictor: the network and its threshold.

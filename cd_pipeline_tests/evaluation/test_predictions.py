@@ -18,13 +18,12 @@ from cd_pipeline.data.samples import Roots, Sample, at_input_size
 from cd_pipeline.evaluation.differencing import DifferencingOracle
 from cd_pipeline.evaluation.figures import gallery, pair_row
 from cd_pipeline.evaluation.metrics import Confusion
+from cd_pipeline.evaluation.pair_shard import PairScore, predict_pairs
 from cd_pipeline.evaluation.predict import network_probabilities
 from cd_pipeline.evaluation.predictions import (
-    PairScore,
     measure_pairs,
     scores_by_class,
     summarise,
-    write_predictions,
 )
 from cd_pipeline.evaluation.predictor import Predictor
 from cd_pipeline.evaluation.sample_prediction import Prediction, predict_sample
@@ -50,7 +49,7 @@ def predict(
     """Predict pairs named p0, p1, …; the PNGs lie in `tmp_path / "out"`."""
     rows, roots = write_pairs_to(tmp_path / "pictures", pairs)
     predictor = Predictor(network_probabilities(BrightnessChange(), RUNTIME), SIZE, threshold, smooth=smooth)
-    return write_predictions(predictor, rows, roots, tmp_path / "out")
+    return predict_pairs(predictor, rows, roots, tmp_path / "out")
 
 
 def small_probability(pair: Sample) -> np.ndarray:
@@ -133,8 +132,9 @@ def test_a_higher_threshold_marks_fewer_pixels(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
-    predict(tmp_path, [draw_pair(0), draw_pair(1)])
-    predict(tmp_path, [draw_pair(0)])
+    for count in (2, 1):
+        rows, roots = write_pairs_to(tmp_path / "pictures", [draw_pair(seed) for seed in range(count)])
+        measure_pairs(PREDICTOR, rows, roots, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0.png"]
 
 
@@ -142,7 +142,7 @@ def test_korean_names_and_spaces_are_kept(tmp_path: Path) -> None:
     row = write_pair(tmp_path, "방 하나__a.b__0badcafe", draw_pair(0))
     roots = write_pairs_to(tmp_path, [])[1]
     out = tmp_path / "out"
-    write_predictions(PREDICTOR, [row], roots, out)
+    predict_pairs(PREDICTOR, [row], roots, out)
     assert [path.name for path in out.iterdir()] == ["방 하나__a.b__0badcafe.png"]
 
 
@@ -150,7 +150,7 @@ def test_the_callback_gets_the_pair_and_its_prediction_at_the_input_size(tmp_pat
     seen: list[tuple[Pair, Prediction]] = []
     pair = draw_pair(0, SIZE)
     rows, roots = write_pairs_to(tmp_path, [large(pair)])
-    write_predictions(
+    predict_pairs(
         PREDICTOR,
         rows,
         roots,
@@ -174,7 +174,7 @@ def test_what_is_marked_where_nothing_counts_is_no_alarm(tmp_path: Path) -> None
     write_png(tmp_path / "valid" / "p0.png", valid)
     (row,), roots = write_pairs_to(tmp_path, [Sample.of_pair(before, after, np.zeros_like(valid))])
     for counting, alarm in ((row, True), (replace(row, valid="workspace:valid/p0.png"), False)):
-        (score,) = write_predictions(PREDICTOR, [counting], roots, tmp_path / "out")
+        (score,) = predict_pairs(PREDICTOR, [counting], roots, tmp_path / "out")
         assert score.alarm is alarm
 
 
@@ -193,7 +193,7 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     rows, roots = write_pairs_to(tmp_path, [draw_pair(0)])
     (tmp_path / "after" / "p0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"p0\.png"):
-        write_predictions(PREDICTOR, rows, roots, tmp_path / "out")
+        predict_pairs(PREDICTOR, rows, roots, tmp_path / "out")
 
 
 def score(
@@ -282,7 +282,7 @@ def test_a_tiled_pair_is_scored_at_its_own_size_and_its_png_is_that_mask(
     predictor = Predictor(
         network_probabilities(BrightnessChange(), RUNTIME), SIZE, 0.3, smooth=smooth, overlap=16
     )
-    scores = write_predictions(predictor, rows, roots, tmp_path / "out")
+    scores = predict_pairs(predictor, rows, roots, tmp_path / "out")
     for index, (pair, score) in enumerate(zip(pairs, scores, strict=True)):
         expected = small_probability(pair) > 0.3  # each pixel's answer is its own, whatever the tiles
         if smooth:
@@ -298,7 +298,7 @@ def test_the_callback_gets_a_tiled_pair_as_it_is(tmp_path: Path) -> None:
     pair = rectangular(0, 90, 70)
     rows, roots = tiled_rows(tmp_path, [pair])
     seen: list[Prediction] = []
-    write_predictions(PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, found: seen.append(found))
+    predict_pairs(PREDICTOR, rows, roots, tmp_path / "out", on_pair=lambda _, found: seen.append(found))
     ((arrays, probability, mask, _),) = seen
     np.testing.assert_array_equal(mask > 0, probability > 0.3)
     np.testing.assert_array_equal(arrays.before, pair.before)
@@ -328,7 +328,7 @@ def test_exchanged_counts_are_those_of_the_network_on_after_and_before(tmp_path:
     (row,), roots = tiled_rows(tmp_path, [pictures])
     row = replace(row, tiled=tiled, valid="workspace:valid/p0.png")
     predictor = Predictor(network_probabilities(Brighter(), RUNTIME), SIZE, 0.5, overlap=8)
-    (score,) = write_predictions(predictor, [row], roots, tmp_path / "out")
+    (score,) = predict_pairs(predictor, [row], roots, tmp_path / "out")
     width = int((valid[0] > 0).sum())
     assert score.confusion == Confusion(tp=8 * width, fn=5 * width, tn=51 * width)
     assert score.exchanged == Confusion(tp=5 * width, fn=8 * width, tn=51 * width)
@@ -353,7 +353,7 @@ def test_what_is_reported_of_tiled_pairs_is_at_their_own_size(tmp_path: Path) ->
     for pair in pairs:
         oracle.update(*pair.arrays)
     assert found.metrics["differencing_oracle_f1"] == oracle.best().f1
-    scores = write_predictions(PREDICTOR, rows, roots, tmp_path / "out")
+    scores = predict_pairs(PREDICTOR, rows, roots, tmp_path / "out")
     assert found.scores.to_dict("records") == [score.to_row() for score in scores]
     assert {name: found.metrics[name] for name in summarise(scores)} == summarise(scores)
     assert found.metrics["f1"] == found.metrics["own_size_f1"]
@@ -367,5 +367,5 @@ def test_the_report_names_the_kinds_that_no_training_pair_had(tmp_path: Path) ->
     assert (
         found.metrics["by_class"]
         == found.tables["per_class"]
-        == scores_by_class(write_predictions(PREDICTOR, rows, roots, tmp_path / "out")).to_dict("records")
+        == scores_by_class(predict_pairs(PREDICTOR, rows, roots, tmp_path / "out")).to_dict("records")
     )
