@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 REAL_DATA = "CD_PIPELINE_REAL_DATA"
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so one thread in each
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # a process a core, and a core a process: threads of several that share cores wait for each other
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(autouse=True)
