@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter, process_time
 
 BUDGET = 5.0
-"""Seconds of work that one case may take: a damaged WebP of 105 megapixels, as many as are read, takes two."""
+"""Seconds of work that one case may take: a damaged WebP of 105 megapixels takes two."""
 PATIENCE = 30.0
 """Seconds that it may take on the clock, on a machine with other work to do."""
 LONGEST_MESSAGE = 1000
