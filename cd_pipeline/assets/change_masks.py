@@ -1,6 +1,6 @@
 """The rendered pairs and their masks."""
 
-from itertools import islice
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -71,9 +71,11 @@ def contact_sheet(frozen: "Iterable[Pair]", count: int, roots: "Roots") -> "Imag
         count: how many they are.
         roots: where they are.
     """
-    from cd_pipeline.data.samples import at_input_size, load_sample
+    import numpy as np
+
+    from cd_pipeline.data.samples import at_input_size, load_sample, spread
     from cd_pipeline.evaluation.figures import gallery, pair_row
 
-    shown = islice(frozen, 0, None, max(1, -(-count // SHOWN)))
+    shown = compress(frozen, np.isin(range(count), spread(range(count), SHOWN)))
     sized = (at_input_size(load_sample(pair, roots), SHOWN_SIZE) for pair in shown)
     return gallery([pair_row(pair) for pair in sized], columns=3)

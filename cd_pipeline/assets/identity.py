@@ -20,7 +20,6 @@ PICTURES = ("opencv-python", "numpy", "pillow")
 NETWORKS = ("torch", "timm", *PICTURES)
 """The packages that predict."""
 GPUS = Path("/proc/driver/nvidia/gpus")
-PAIR_PARTS = ("A", "B", "label")
 
 
 def raw_source(recipe: Recipe) -> Also:
@@ -61,10 +60,12 @@ def real_pairs_and_machine(recipe: Recipe) -> Also:
     """Return what tells the folder of real pairs, if there is one, and the machine that predicts."""
 
     def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        from cd_pipeline.data.two_date import PARTS
+
         root = workspace.configured_pairs(recipe)
         if root is None:
             return {"real pairs": "none"}
-        found = folders_digest(root, [root / part for part in PAIR_PARTS], compute.cores)
+        found = folders_digest(root, [root / part for part in PARTS], compute.cores)
         place = place_of(workspace.pairs_place(recipe), root)
         return {"real pairs": (place, found), **predicting(workspace, compute)}
 

@@ -5,7 +5,6 @@ runs. Every asset after the manifest reads its inputs here.
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +101,10 @@ def examples_on_disk(
 
 def samples_by_split(workspace: Workspace, recipe: Recipe) -> dict[str, int]:
     """Count the rows of the manifest, also of pairs that are drawn anew each epoch; parts without any are left out."""
-    import pyarrow.parquet as pq
-
+    from cd_pipeline.data.manifest import count_splits
     from cd_pipeline.data.split import SPLITS
 
-    splits = Counter(pq.read_table(manifest_path(workspace, recipe), columns=["split"])["split"].to_pylist())
+    splits = count_splits(manifest_path(workspace, recipe))
     return {split: splits[split] for split in SPLITS if splits[split]}
 
 

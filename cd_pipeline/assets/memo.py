@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from cd_pipeline.assets.inputs import StaleInputError
 from cd_pipeline.data.file_record import RECEIPT, FileRecord
-from cd_pipeline.data.files import digest, file_digest, write_text
+from cd_pipeline.data.files import digest, file_digest, visible_below, write_text
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
@@ -175,7 +175,7 @@ def on_disk(workspace: Workspace, recipe: Recipe, asset: str) -> str:
                 f"{spoilt} is not the file that {asset} wrote: damaged, replaced, or of a run that was stopped; "
                 f"run {workspace.remedy(recipe, asset)}, or delete {folder / RECEIPT} to use it as it is"
             )
-    return digest(*((path, file_digest(folder / path)) for path in visible_files(folder)))
+    return digest(*((path, file_digest(folder / path)) for path in visible_below(folder)))
 
 
 def installed(package: str) -> str:
@@ -246,7 +246,7 @@ def write_receipt(
     }
     receipt = Receipt(
         identity=identity,
-        files={path: FileRecord.of(folder / path) for path in visible_files(folder)},
+        files={path: FileRecord.of(folder / path) for path in visible_below(folder)},
         data_version=result.data_version.value,
         metadata=serialize_value({key: value for key, value in metadata.items() if key not in inside}),
         paths=inside,
@@ -258,16 +258,6 @@ def write_receipt(
 def changed_files(folder: Path, receipt: Receipt) -> list[str]:
     """Return which files of a receipt are not what they were, or are gone; each is read, whatever its times."""
     return [name for name, record in receipt.files.items() if not record.is_of(folder / name)]
-
-
-def visible_files(folder: Path) -> list[str]:
-    """Return the paths of the files in a folder, sorted; what is hidden, or in a hidden folder, is left out."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = Path(root).relative_to(folder)
-        found += [(inner / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
 
 
 @contextmanager

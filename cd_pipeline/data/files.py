@@ -58,6 +58,16 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def visible_below(folder: Path) -> list[str]:
+    """Return the paths of the files in a folder, sorted; what is hidden, or in a hidden folder, is left out."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inner = Path(root).relative_to(folder)
+        found += [(inner / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
 def disk_fault(error: OSError) -> str | None:
     """Return a line that names file, disk and remedy where a disk is at fault, or its permissions."""
     number, name = error.errno, error.filename2 or error.filename

@@ -4,6 +4,7 @@ Image columns of the pair manifest hold references, `source:<path>` under the us
 `workspace:<path>` under the recipe's own, so that the same table serves on any machine.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -278,6 +279,17 @@ def each_pair(path: Path, split: str | None = None) -> Iterator[Pair]:
 def read_pairs(path: Path, split: str | None = None) -> list[Pair]:
     """Read the pairs of a manifest, or those of one split, in the manifest's order."""
     return list(each_pair(path, split))
+
+
+def count_splits(path: Path) -> Counter[str]:
+    """Count the rows of each split in a manifest of pairs or of images.
+
+    Raises:
+        ManifestError: not a Parquet file, damaged, or without splits.
+    """
+    with _read(path, partial(pq.ParquetFile, path)) as file:
+        table: pa.Table = _read(path, partial(file.read, columns=["split"]))
+        return Counter(_read(path, lambda: table["split"].to_pylist()))
 
 
 def _read(path: Path, reader: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the reader returns

@@ -155,8 +155,8 @@ class LevelTable:
         if edges[0] > 0 and edges[-1] <= 1 and len(edges) < self._SEARCHED:
             held = self._first_bits(edges)
             last = int(self._first_bits(np.ones(1, np.float32))[0])
-            before = np.cumsum(np.bincount(held, minlength=last + 1)) - np.bincount(held, minlength=last + 1)
-            self._table = before.astype(np.uint16)
+            edges_of = np.bincount(held, minlength=last + 1)
+            self._table = (np.cumsum(edges_of) - edges_of).astype(np.uint16)
             self._table[held] = self._SEARCHED
 
     def of(self, numbers: NDArray[np.float32]) -> NDArray[Any]:

@@ -134,8 +134,6 @@ def resolve_runtime(
     Raises:
         ValueError: the device is not there, the precision is unknown, or there is no compiler to compile with.
     """
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(f"compute.precision is {precision!r}; use one of: auto, {', '.join(PRECISIONS)}")
     if device == "auto":
         device = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -158,7 +156,7 @@ def resolve_runtime(
     cores = usable_cores()
     return Runtime(
         device=device,
-        precision=("float16" if on_gpu else "float32") if precision == "auto" else precision,
+        precision=resolved_precision(precision, on_gpu=on_gpu),
         threads=threads or cores,
         workers=workers,
         channels_last=channels_last,
@@ -166,6 +164,19 @@ def resolve_runtime(
         processes=processes or (torch.cuda.device_count() if device == "cuda" else 1),
         compile=compile,
     )
+
+
+def resolved_precision(precision: str, *, on_gpu: bool) -> str:
+    """Return the precision asked for; auto is float16 on CUDA, as published, and float32 elsewhere.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"compute.precision is {precision!r}; use one of: auto, {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return "float16" if on_gpu else "float32"
+    return precision
 
 
 def _require_compiler() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cd_pipeline.data.file_lock import locked
-from cd_pipeline.data.files import delete_leftovers
+from cd_pipeline.data.files import delete_leftovers, visible_below
 from cd_pipeline.data.listing import folders_in, one_line
 from cd_pipeline.remote.object_folder import ObjectFolder, ObjectInfo
 from cd_pipeline.remote.transfers import in_parallel
@@ -122,7 +122,8 @@ def push_listed(remote: ObjectFolder, local: Path, rank: Callable[[str], int]) -
         StoreError: the store fails.
     """
     there = {name: info for name, info in remote.listing().objects.items() if not is_hidden(name)}
-    here = _visible_files(local)
+    # what a link leads to is sent under its own name
+    here = [name for name in visible_below(local) if not (local / name).is_symlink()]
     new = [name for name in here if not _is_same(remote, name, local / name, there.get(name))]
     for one in sorted({*map(rank, new)}):
         in_parallel(lambda name: remote.upload(local / name, name), [n for n in new if rank(n) == one])
@@ -137,17 +138,6 @@ def push_listed(remote: ObjectFolder, local: Path, rank: Callable[[str], int]) -
 def is_hidden(name: str) -> bool:
     """Tell whether a path's file, or a folder on the way to it, is hidden."""
     return any(part.startswith(".") for part in name.split("/"))
-
-
-def _visible_files(folder: Path) -> list[str]:
-    # links are not followed: what they lead to is sent under its own name
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(root).relative_to(folder)
-        paths = (inside / name for name in names if not name.startswith("."))
-        found += [path.as_posix() for path in paths if not (folder / path).is_symlink()]
-    return found
 
 
 def _lay_out(remote: ObjectFolder, local: Path, leaves: Collection[str], depth: int) -> None:

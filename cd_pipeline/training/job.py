@@ -15,7 +15,6 @@ import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -34,7 +33,7 @@ from cd_pipeline.training.loop import TrainingResult, train
 from cd_pipeline.training.progress import EpochRecord
 from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
 from cd_pipeline.training.settings import CODE_VERSION, PACKAGES, TELLING, TrainingSettings
-from cd_pipeline.training.telling import Listener, OnEpoch, OnResume, Teller
+from cd_pipeline.training.telling import Listener, OnEpoch, OnResume, Teller, heard, tell_line
 from cd_pipeline.training.unfinished import TrainingState, UnfinishedFile
 
 PLACES = {"manifest", "source", "workspace", "unfinished", "engine"}
@@ -202,7 +201,7 @@ def _in_processes(job: TrainingJob, listener: Listener) -> JobResult:
             assert running.stdout is not None
             try:
                 for line in running.stdout:
-                    listener.hear(_message(line))
+                    listener.hear(heard(line))
             finally:
                 running.terminate()  # has ended, unless reading was interrupted
         if listener.failure:
@@ -210,14 +209,6 @@ def _in_processes(job: TrainingJob, listener: Listener) -> JobResult:
         if running.returncode or not result.is_file():
             raise RuntimeError(f"training in {job.runtime.processes} processes failed; the log says why")
         return unpacked(result.read_bytes())
-
-
-def _message(line: str) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        message = None
-    return message if isinstance(message, dict) else {"log": line.rstrip()}
 
 
 def packed(result: JobResult) -> bytes:
@@ -246,16 +237,12 @@ def unpacked(content: bytes) -> JobResult:
     )
 
 
-def _tell(**message: object) -> None:
-    print(json.dumps(message), flush=True)
-
-
 def main(arguments: list[str]) -> int:
     """Train the job of a file as one of torchrun's processes; the first one tells of it and writes the result."""
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
     with process_group(job.runtime) as runtime:
         first = runtime.rank == 0
-        teller = Teller(_tell, first=first)
+        teller = Teller(tell_line, first=first)
         try:
             result = train_here(job, runtime, teller.logger, teller.on_epoch, teller.on_resume)
         except (ValueError, OSError, FloatingPointError) as error:

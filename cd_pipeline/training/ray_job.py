@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cd_pipeline.engine.ray_cluster import Node, connected, nodes
-from cd_pipeline.models.runtime import PRECISIONS, Runtime
+from cd_pipeline.models.runtime import Runtime, resolved_precision
 from cd_pipeline.training.distributed import PATIENCE
 from cd_pipeline.training.job import JobResult, TrainingJob, packed, train_here, unpacked
 from cd_pipeline.training.telling import Listener, Teller
@@ -89,7 +89,7 @@ def placed(wanted: Runtime, workers: int | None, there: Sequence[Node]) -> tuple
     runtime = replace(
         wanted,
         device="cuda" if on_gpu else "cpu",
-        precision=("float16" if on_gpu else "float32") if wanted.precision == AUTO else wanted.precision,
+        precision=resolved_precision(wanted.precision, on_gpu=on_gpu),
         threads=threads,
         processes=processes,
     )
@@ -98,10 +98,6 @@ def placed(wanted: Runtime, workers: int | None, there: Sequence[Node]) -> tuple
 
 def _machines(wanted: Runtime, there: Sequence[Node]) -> tuple[list[Node], bool]:
     """Return the nodes that train, and whether they do so on GPUs."""
-    if wanted.precision not in (AUTO, *PRECISIONS):
-        raise ValueError(
-            f"compute.precision is {wanted.precision!r}; use one of: {AUTO}, {', '.join(PRECISIONS)}"
-        )
     if wanted.device not in (AUTO, "cpu", "cuda"):
         raise ValueError(f"compute.device is {wanted.device!r}; on a Ray cluster use one of: auto, cpu, cuda")
     with_cpus = [node for node in there if node.cpus]

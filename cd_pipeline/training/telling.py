@@ -1,6 +1,8 @@
 """What processes that train together tell the one that has started them: plain messages, a dict each."""
 
+import json
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -17,6 +19,22 @@ class Tell(Protocol):
     def __call__(self, **message: object) -> None:
         """Send it."""
         ...
+
+
+def tell_line(**message: object) -> None:
+    """Send a message to the standard output as one line, in one write: other processes write there too."""
+    # `print` writes the end of the line by itself where the output is unbuffered, as torchrun starts its processes
+    sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def heard(line: str) -> dict[str, Any]:
+    """Return the message of a line; any other text is a log line."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    return message if isinstance(message, dict) else {"log": line.rstrip()}
 
 
 class Teller:

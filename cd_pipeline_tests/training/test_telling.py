@@ -1,11 +1,15 @@
 import logging
+import os
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from cd_pipeline.training.progress import EpochRecord
-from cd_pipeline.training.telling import Listener, Teller
+from cd_pipeline.training.telling import Listener, Teller, heard
 
 
 def epoch(number: int) -> EpochRecord:
@@ -65,3 +69,22 @@ def test_of_processes_that_were_started_again_no_epoch_is_heard_twice(
 def test_other_messages_are_no_epochs(listener: Listener, told: list[Any], message: dict[str, Any]) -> None:
     listener.hear(message)
     assert not told
+
+
+def test_what_several_processes_tell_at_once_arrives_line_by_line() -> None:
+    # unbuffered, as torchrun starts them
+    program = (
+        "from cd_pipeline.training.telling import tell_line\nfor n in range(2000): tell_line(failure=f'{n}')"
+    )
+    read, written = os.pipe()
+    processes = [subprocess.Popen([sys.executable, "-u", "-c", program], stdout=written) for _ in range(2)]
+    os.close(written)
+    with os.fdopen(read) as lines:
+        messages = [heard(line) for line in lines]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert Counter(message.get("failure") for message in messages) == {str(n): 2 for n in range(2000)}
+
+
+@pytest.mark.parametrize("line", ["Epoch 1 of 3\n", "3\n", "[1, 2]\n", '{"log": \n'])
+def test_a_line_that_is_no_message_is_logged(line: str) -> None:
+    assert heard(line) == {"log": line.rstrip()}
