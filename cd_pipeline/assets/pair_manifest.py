@@ -27,6 +27,7 @@ def pair_manifest_asset(recipe: Recipe) -> dg.AssetsDefinition:
         after=[first],
         kinds=["parquet"],
         settings=[recipe.source, recipe.synthesis, recipe.input],
+        code_version=2,
         packages=PICTURES,
     )
     def pair_manifest(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -162,4 +162,6 @@ def _with_plan(pair: Pair, settings: SynthesisSettings, pools: Pools) -> Pair:
         valid = f"workspace:{FOLDER}/{pair.split}/valid/{pair.pair_id}.png" if plan.uncovers else None
         return replace(pair, changed=bool(plan.changes), realistic_plan=plan.to_row(), valid=valid)
     changed = bool(label_mask(plan, pair.width, pair.height).any())
-    return replace(pair, changed=changed, plan=plan.to_row())
+    row = replace(pair, changed=changed, plan=plan.to_row())
+    keeps_photo = not plan.changes and plan.jpeg_quality is None
+    return replace(row, after=pair.photo, after_sha256=pair.photo_sha256) if keeps_photo else row

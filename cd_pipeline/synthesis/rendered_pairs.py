@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cd_pipeline.data.files import digest, digest_of
-from cd_pipeline.data.images import write_png
+from cd_pipeline.data.images import Image, write_png
 from cd_pipeline.data.manifest import Pair, each_pair
 from cd_pipeline.data.samples import CACHE_BYTES, Roots, Sample
 from cd_pipeline.engine.local import LocalEngine
@@ -109,7 +109,7 @@ def render_pairs(
 ) -> str:
     """Render frozen pairs to `change_masks/<split>/{before,after,mask,valid}/<pair_id>.png`.
 
-    `before` is written where it is not the photo itself, `valid` where part of the area does not count.
+    `before` and `after` are written where they are not the photo itself, `valid` where part of the area does not count.
 
     Files of pairs that are no longer in the manifest are deleted. With `FrozenPairs` memory hardly grows with the
     manifest.
@@ -183,20 +183,30 @@ def _rendering(pair: Pair, plan: RealisticPlan, photos: PhotoStore, *, nuisance:
 
 
 def _version(pair: Pair, arrays: Sample) -> str:
-    if pair.before != pair.photo:
-        return digest(pair.pair_id, *(image.tobytes() for image in arrays.arrays))
-    others = (arrays.after, arrays.mask, *(() if arrays.valid is None else (arrays.valid,)))
-    return digest(pair.pair_id, pair.photo_sha256, *(image.tobytes() for image in others))
+    unwritten = pair.photo_sha256
+    return digest(
+        pair.pair_id,
+        *(
+            unwritten if reference == pair.photo else image.tobytes()
+            for reference, image in _images(pair, arrays)
+        ),
+    )
 
 
 def _write_pair(pair: Pair, arrays: Sample, roots: Roots) -> Iterator[tuple[Path, str]]:
-    written = {pair.after: arrays.after, pair.mask: arrays.mask, pair.valid: arrays.valid}
-    if pair.before != pair.photo:
-        written[pair.before] = arrays.before
-    for reference, image in written.items():
-        if reference is not None and image is not None:
+    for reference, image in _images(pair, arrays):
+        if reference != pair.photo:
             path = roots.resolve(reference)
             yield path, write_png(path, image)
+
+
+def _images(pair: Pair, arrays: Sample) -> Iterator[tuple[str, Image]]:
+    # with their references
+    for reference, image in zip(
+        (pair.before, pair.after, pair.mask, pair.valid), arrays.arrays, strict=False
+    ):
+        if reference is not None:
+            yield reference, image
 
 
 def _delete_leftovers(frozen: Iterable[Pair], folder: Path) -> None:

@@ -60,10 +60,31 @@ def test_there_is_one_pair_a_photo_with_its_identity(photos: list[Photo]) -> Non
     for photo in photos:
         pair = by_photo[f"source:{photo.path}"]
         assert pair.before == pair.photo
-        assert pair.after == f"workspace:change_masks/{photo.split}/after/{pair.pair_id}.png"
+        assert pair.after in (pair.photo, f"workspace:change_masks/{photo.split}/after/{pair.pair_id}.png")
         assert pair.mask == f"workspace:change_masks/{photo.split}/mask/{pair.pair_id}.png"
         assert (pair.split, pair.class_name, pair.boxes) == (photo.split, photo.class_name, photo.boxes)
         assert (pair.width, pair.height, pair.photo_sha256) == (photo.width, photo.height, photo.sha256)
+
+
+def test_an_unchanged_photo_is_not_written_again(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos, PUBLISHED)
+    unchanged = [pair for pair in pairs if not plan_of(pair).changes]
+    assert 0 < len(unchanged) < len(pairs)
+    render_pairs(pairs, roots)
+    for pair in pairs:
+        written = roots.workspace / f"change_masks/{pair.split}/after/{pair.pair_id}.png"
+        assert written.exists() == (pair not in unchanged) == (pair.after != pair.photo)
+    for pair in unchanged:
+        assert (pair.after, pair.after_sha256) == (pair.photo, pair.photo_sha256)
+        assert not load_sample(pair, roots).mask.any()
+
+
+def test_an_unchanged_photo_that_went_through_jpeg_is_written(photos: list[Photo], roots: Roots) -> None:
+    pairs = plan_pairs(photos, PublishedSynthesis(reencode_jpeg=True))
+    render_pairs(pairs, roots)
+    for pair in pairs:
+        for kind in ("before", "after"):
+            assert (roots.workspace / f"change_masks/{pair.split}/{kind}/{pair.pair_id}.png").is_file()
 
 
 def test_photos_without_a_split_get_no_pair(photos: list[Photo]) -> None:
@@ -175,12 +196,17 @@ def test_two_photos_of_one_name_are_an_error_that_names_it() -> None:
         plan_pairs([photo, replace(photo, path="images/A/a.png")], PUBLISHED)
 
 
-def test_rendering_writes_one_after_and_one_mask_a_pair(photos: list[Photo], roots: Roots) -> None:
+def test_rendering_writes_a_mask_a_pair_and_what_is_not_the_photo_itself(
+    photos: list[Photo], roots: Roots
+) -> None:
     pairs = plan_pairs(photos, PUBLISHED)
     calls: list[None] = []
     render_pairs(pairs, roots, threads=1, progress=lambda: calls.append(None))
+    changed = [pair for pair in pairs if plan_of(pair).changes]
     expected = {
-        f"change_masks/{pair.split}/{kind}/{pair.pair_id}.png" for pair in pairs for kind in ("after", "mask")
+        f"change_masks/{pair.split}/{kind}/{pair.pair_id}.png"
+        for kind, those in (("after", changed), ("mask", pairs))
+        for pair in those
     }
     assert set(files(roots.workspace)) == expected
     assert len(calls) == len(pairs)
