@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from cd_pipeline.assets.identity import training
-from cd_pipeline.assets.inputs import examples_on_disk, manifest_path
+from cd_pipeline.assets.inputs import manifest_path, require_examples
 from cd_pipeline.assets.stage import GPU_POOL, on_terminal, stage
 from cd_pipeline.metadata import picture, table
 from cd_pipeline.recipe import Recipe
@@ -61,7 +61,7 @@ def checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
         manifest = manifest_path(workspace, recipe)
         data_version = file_digest(manifest)
-        examples_on_disk(workspace, recipe)
+        require_examples(workspace, recipe)
         log = context.log
         settings = training_here(workspace, recipe, log)
         folder = workspace.folder(recipe, "checkpoint")

@@ -67,16 +67,25 @@ def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = Non
         FileNotFoundError: manifest or pictures are missing.
         StaleInputError: the pictures were rendered for another manifest.
     """
-    from cd_pipeline.data.files import file_digest
-    from cd_pipeline.data.manifest import read_pairs
+    from cd_pipeline.data.manifest import each_pair
 
     manifest = manifest_path(workspace, recipe)
-    pairs = [pair for pair in read_pairs(manifest, split) if pair.after is not None]
-    if any(str(pair.mask).startswith("workspace:") for pair in pairs):
-        stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
-        if stamp.read_text() != file_digest(manifest):
-            raise _stale(workspace, recipe, "change_masks", "another manifest")
+    pairs = [pair for pair in each_pair(manifest, split) if pair.after is not None]
+    if any(map(_is_rendered, pairs)):
+        _require_rendered(workspace, recipe, manifest)
     return pairs
+
+
+def _is_rendered(pair: "Pair") -> bool:
+    return str(pair.mask).startswith("workspace:")
+
+
+def _require_rendered(workspace: Workspace, recipe: Recipe, manifest: Path) -> None:
+    from cd_pipeline.data.files import file_digest
+
+    stamp = workspace.require(recipe, "change_masks", MASKS_STAMP)
+    if stamp.read_text() != file_digest(manifest):
+        raise _stale(workspace, recipe, "change_masks", "another manifest")
 
 
 def labelled_images(workspace: Workspace, recipe: Recipe, split: str | None = None) -> list["LabelledImage"]:
@@ -97,6 +106,15 @@ def examples_on_disk(
     if recipe.one_image:
         return labelled_images(workspace, recipe, split)
     return rendered_pairs(workspace, recipe, split)
+
+
+def require_examples(workspace: Workspace, recipe: Recipe) -> None:
+    """See that the pictures of the manifest are on disk, without holding its rows; errors as of `examples_on_disk`."""
+    from cd_pipeline.data.manifest import each_pair
+
+    manifest = manifest_path(workspace, recipe)
+    if not recipe.one_image and any(map(_is_rendered, each_pair(manifest))):
+        _require_rendered(workspace, recipe, manifest)
 
 
 def samples_by_split(workspace: Workspace, recipe: Recipe) -> dict[str, int]:

@@ -71,17 +71,17 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         ) as runner:
             predictor = sharded_predictor(recipe, compute, saved, chosen)
             report = test_report(workspace, recipe, predictor, folder, runner=runner)
-        metrics = {
-            **report.metrics,
-            "threshold": chosen.threshold if chosen else None,
-            "mask_rule": recipe.mask_rule,
-            "checkpoint_version": saved.version,
-        }
-        write_frame(folder / "predictions.parquet", report.scores)
-        if report.sweep is not None:
-            write_frame(folder / "sweep.parquet", report.sweep.frame().assign(file=report.scores["file"]))
-        write_png(folder / "gallery.png", report.sheet)
-        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            metrics = {
+                **report.metrics,
+                "threshold": chosen.threshold if chosen else None,
+                "mask_rule": recipe.mask_rule,
+                "checkpoint_version": saved.version,
+            }
+            write_frame(folder / "predictions.parquet", report.scores)
+            if report.sweep is not None:
+                write_frame(folder / "sweep.parquet", report.sweep.frame().assign(file=report.scores["file"]))
+            write_png(folder / "gallery.png", report.sheet)
+            write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         context.log.info(f"{report.headline}; gallery: {folder / 'gallery.png'}")
         files = [file_digest(folder / name) for name in report.scores["file"]]
         return dg.MaterializeResult(

@@ -118,10 +118,10 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def keep_only(folder: Path, names: set[str]) -> None:
-    """Delete the files directly in `folder` that are not in `names`: leftovers of an earlier run."""
+    """Delete the files directly in `folder` that are not in `names`, except hidden ones: leftovers of an earlier run."""
     if folder.is_dir():
         for path in folder.iterdir():
-            if path.is_file() and path.name not in names:
+            if path.is_file() and path.name not in names and not path.name.startswith("."):
                 path.unlink()
 
 

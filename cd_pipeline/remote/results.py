@@ -89,8 +89,7 @@ class StoredResult:
         """
         found = Found.of(self.remote.read(RECEIPT))
         if found.state == "missing" and self._base():  # deleted on the store, where the truth is
-            (self.local / RECEIPT).unlink(missing_ok=True)
-            (self.local / ON_STORE).unlink()
+            self._delete_local()
         elif found.state == "whole" and not self._is_ahead_of(found):
             self._fetch(found)
         elif self._is_whole():
@@ -149,6 +148,13 @@ class StoredResult:
             write_bytes(self.local / RECEIPT, found.content)
         if self._base() != found.digest:
             write_text(self.local / ON_STORE, found.digest)
+
+    def _delete_local(self) -> None:
+        own = _parsed(self._receipt())
+        for name in own.files if own else ():
+            (self.local / name).unlink(missing_ok=True)
+        (self.local / RECEIPT).unlink(missing_ok=True)
+        (self.local / ON_STORE).unlink()
 
     def _fetch_one(self, name: str, record: FileRecord) -> None:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cd_pipeline.data.files import keep_only
 from cd_pipeline.remote.errors import LeaseLostError, SpoiltResultError, StoreError
 from cd_pipeline.remote.lease import LEASE, Lease, leased
 from cd_pipeline.remote.object_folder import ObjectFolder
@@ -192,6 +193,18 @@ def test_work_that_was_not_sent_is_kept_until_it_is(
     assert seen(other) == NEW
 
 
+def test_work_that_was_not_sent_is_kept_when_leftovers_beside_it_are_deleted(
+    store: Store, lease: Lease, machines: tuple[StoredResult, StoredResult]
+) -> None:
+    one, _ = machines
+    make(one, OLD)
+    one.send(lease)
+    make(one, NEW)
+    keep_only(one.local, set(NEW))
+    one.fetch(None)
+    assert seen(one) == NEW
+
+
 def test_where_another_machine_was_faster_the_store_is_right(
     store: Store, lease: Lease, machines: tuple[StoredResult, StoredResult]
 ) -> None:
@@ -215,6 +228,7 @@ def test_what_is_deleted_on_the_store_counts_no_more(
     store.delete(f"data/rooms/asset/{RECEIPT}")
     one.fetch(lease)
     assert seen(one) is None
+    assert [path for path in one.local.rglob("*") if path.is_file()] == []
     assert f"data/rooms/asset/{RECEIPT}" not in store.names()
 
 
