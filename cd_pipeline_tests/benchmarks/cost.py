@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cd_pipeline.data.settings import SplitSettings
+from cd_pipeline.models.runtime import MAX_WORKERS
 
 RATES: dict[str, tuple[float | None, str]] = {
     "photo_mb": (0.066, "MB a photo of at most 640 px, as the rooms' that the rest is measured on"),
@@ -27,9 +28,12 @@ RATES: dict[str, tuple[float | None, str]] = {
     "render_cpu_s": (0.013, "CPU s a frozen pair: change_masks renders and writes it"),
     "render_memory_kb": (0.9, "kB of memory a frozen pair in change_masks, beyond its start"),
     "render_stored_kb": (203, "kB of pictures a frozen pair in change_masks"),
+    "check_cpu_s": (0.0017, "CPU s a frozen pair: its mask and after picture are read by the checks"),
+    "whole_cpu_s": (0.0002, "CPU s a frozen pair: its files are hashed by the next asset in another process"),
     "train_gpu_s": (0.0002, "GPU s a pair and epoch; NOT MEASURED: 1.0 GFLOP a pair at 5 TFLOP/s"),
     "train_cpu_s": (0.0075, "CPU s a pair and epoch: the loader draws it anew"),
-    "train_memory_kb": (2.0, "kB of memory a train pair in each training process"),
+    "train_memory_kb": (2.0, "kB of memory a train pair in each training process and each of its loaders"),
+    "validate_cpu_s": (0.0026, "CPU s a val pair and epoch: the first training process reads it"),
     "predict_gpu_s": (0.00014, "GPU s a test pair; NOT MEASURED: 0.7 GFLOP in both orders at 5 TFLOP/s"),
     "predict_cpu_s": (0.03, "CPU s a test pair: test_predictions reads, scores and writes it"),
     "predict_memory_kb": (8.0, "kB of memory a test pair in test_predictions, beyond its start"),
@@ -57,8 +61,11 @@ class Stage:
     """One asset's work, linear in its units.
 
     Attributes:
+        name: in Markdown.
         share: units a photo.
         passes: how often each is worked on.
+        copies: of what is held, on a machine.
+        processes: as many cores it has at most; 0: all of its machines.
         cpu_s: CPU seconds a unit and pass.
         gpu_s: GPU seconds a unit and pass.
         memory_kb: held at a time by the process that runs the stage, a unit.
@@ -74,6 +81,8 @@ class Stage:
     gpu_s: float = 0.0
     stored_kb: float = 0.0
     passes: int = 1
+    copies: int = 1
+    processes: int = 0
     spread: bool = False
     one_thread: bool = False
 
@@ -85,12 +94,12 @@ class Stage:
 
     def hours(self, photos: float, cluster: Cluster) -> float:
         """CPUs and GPUs work at the same time: the slower one tells."""
-        machines = cluster.nodes if self.spread else 1
-        on_cpus = self.cpu_hours(photos) / (1 if self.one_thread else machines * cluster.cores)
+        cores = cluster.cores * (cluster.nodes if self.spread else 1)
+        on_cpus = self.cpu_hours(photos) / (1 if self.one_thread else min(cores, self.processes or cores))
         return max(on_cpus, self.gpu_hours(photos) / cluster.gpus if self.gpu_s else 0.0)
 
     def memory_gb(self, photos: float) -> float:
-        return photos * self.share * self.memory_kb / 1e6
+        return photos * self.share * self.memory_kb * self.copies / 1e6
 
     def stored_gb(self, photos: float) -> float:
         return photos * self.share * self.stored_kb / 1e6
@@ -104,8 +113,10 @@ class Stage:
         return min((limit / a_photo, what) for limit, a_photo, what in limits if a_photo)
 
 
-def stages(rates: Mapping[str, float], *, epochs: int, split: SplitSettings) -> list[Stage]:
-    """Return the stages of the recipe rooms on one tree of photos, a pair a photo."""
+def stages(rates: Mapping[str, float], cluster: Cluster, *, epochs: int, split: SplitSettings) -> list[Stage]:
+    """Return the stages of the recipe rooms on one tree of photos, a pair a photo; a training process a GPU."""
+    trainers = max(1, cluster.gpus // cluster.nodes)
+    loaders = max(1, min(MAX_WORKERS, cluster.cores // trainers - 1))
     test = split.test_share
     train, frozen = (1 - test) * split.train_share, 1 - (1 - test) * split.train_share
     named = {name: rates[name] for name in RATES}
@@ -115,13 +126,31 @@ def stages(rates: Mapping[str, float], *, epochs: int, split: SplitSettings) -> 
         return {column: named[f"{rate}_{column}"] for column in columns if f"{rate}_{column}" in named}
 
     return [
-        Stage("raw_photos", 1, **of("read"), stored_kb=named["photo_mb"] * 1000),
-        Stage("split", 1, **of("split"), one_thread=True),
-        Stage("pair_manifest", 1, **of("plan"), one_thread=True),
-        Stage("change_masks", frozen, **of("render"), spread=True),
-        Stage("checkpoint", train, **of("train"), passes=epochs, spread=True),
-        Stage("test_predictions", test, **of("predict"), spread=True),
-        Stage("release", test, **of("release"), one_thread=True),
+        Stage("`raw_photos`", 1, **of("read"), stored_kb=named["photo_mb"] * 1000),
+        Stage("`split`", 1, **of("split"), one_thread=True),
+        Stage("`pair_manifest`", 1, **of("plan"), one_thread=True),
+        Stage("`change_masks`", frozen, **of("render"), spread=True),
+        Stage("checks of `change_masks`", frozen, **of("check"), memory_kb=0, one_thread=True),
+        Stage("whether `change_masks` is whole", frozen, **of("whole"), memory_kb=0, one_thread=True),
+        Stage(
+            "`checkpoint`",
+            train,
+            **of("train"),
+            passes=epochs,
+            copies=trainers * (1 + loaders),
+            processes=cluster.nodes * trainers * loaders,
+            spread=True,
+        ),
+        Stage(
+            "validation in `checkpoint`",
+            frozen - test,
+            **of("validate"),
+            memory_kb=0,
+            passes=epochs,
+            one_thread=True,
+        ),
+        Stage("`test_predictions`", test, **of("predict"), spread=True),
+        Stage("`release`", test, **of("release"), one_thread=True),
     ]
 
 
@@ -140,7 +169,7 @@ def lines(found: Sequence[Stage], photos: int, cluster: Cluster) -> list[str]:
             stage.stored_gb(photos),
         )
         told = " | ".join(f"{figure:,.1f}" for figure in figures)
-        rows.append(f"| `{stage.name}` | {photos * stage.share:,.0f} | {told} |")
+        rows.append(f"| {stage.name} | {photos * stage.share:,.0f} | {told} |")
     totals = [
         sum(figure) for figure in zip(*(_totals(stage, photos, cluster) for stage in found), strict=True)
     ]
@@ -149,7 +178,7 @@ def lines(found: Sequence[Stage], photos: int, cluster: Cluster) -> list[str]:
     order = sorted((*stage.breaks_at(cluster), stage.name) for stage in found)
     rows += ["", f"Breaks first, at more than {MAX_HOURS:g} hours or the memory of one machine:", ""]
     rows += [
-        f"{place}. `{name}`: {what}, at {at:,.0f} photos" for place, (at, what, name) in enumerate(order, 1)
+        f"{place}. {name}: {what}, at {at:,.0f} photos" for place, (at, what, name) in enumerate(order, 1)
     ]
     return rows
 
@@ -201,7 +230,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     cluster = Cluster(options.nodes, options.cores, options.gpus, options.memory_gb)
-    found = stages(rates, epochs=options.epochs, split=SplitSettings())
+    found = stages(rates, cluster, epochs=options.epochs, split=SplitSettings())
     print("\n".join(lines(found, options.photos, cluster)))
 
 

@@ -5,7 +5,7 @@ from cd_pipeline_tests.benchmarks.cost import RATES, Cluster, Stage, known_rates
 
 CLUSTER = Cluster(nodes=2, cores=10, gpus=4, memory_gb=100)
 SPLIT = SplitSettings(train_share=0.8, test_share=0.2)
-ONES = {**dict.fromkeys(RATES, 1.0), "photo_mb": 3.0}
+ONES = {**dict.fromkeys(RATES, 1.0), "photo_mb": 3.0, "validate_cpu_s": 0.5}
 
 
 def test_hours_are_units_times_passes_times_seconds() -> None:
@@ -45,18 +45,35 @@ def test_a_stage_breaks_where_it_takes_a_day_or_the_memory_of_a_machine() -> Non
 
 
 def test_units_follow_the_split_and_training_its_epochs() -> None:
-    found = {stage.name: stage for stage in stages(ONES, epochs=7, split=SPLIT)}
-    assert found["checkpoint"].share == pytest.approx(0.64)
-    assert found["change_masks"].share == pytest.approx(0.36)  # val and test
-    assert found["test_predictions"].share == pytest.approx(0.2)
-    assert found["checkpoint"].passes == 7
-    assert found["raw_photos"].stored_gb(1_000_000) == pytest.approx(3000)
+    found = {stage.name: stage for stage in stages(ONES, CLUSTER, epochs=7, split=SPLIT)}
+    assert found["`checkpoint`"].share == pytest.approx(0.64)
+    assert found["`change_masks`"].share == pytest.approx(0.36)  # val and test
+    assert found["`test_predictions`"].share == pytest.approx(0.2)
+    assert found["`checkpoint`"].passes == 7
+    assert found["`raw_photos`"].stored_gb(1_000_000) == pytest.approx(3000)
+
+
+def test_each_loader_process_of_a_training_holds_its_rows_and_has_a_core() -> None:
+    # two nodes of ten cores and two GPUs: two trainings a node with four loaders each
+    found = {stage.name: stage for stage in stages(ONES, CLUSTER, epochs=1, split=SPLIT)}
+    assert found["`checkpoint`"].memory_gb(1_000_000) == pytest.approx(0.64 * 10)  # 1 kB a train pair each
+    fed_too_slowly = {**ONES, "train_cpu_s": 16.0}
+    found = {stage.name: stage for stage in stages(fed_too_slowly, CLUSTER, epochs=1, split=SPLIT)}
+    # 0.64 x 16 CPU hours, on 16 of the 20 cores; the GPUs are done after 0.16
+    assert found["`checkpoint`"].hours(3600, CLUSTER) == pytest.approx(0.64)
+
+
+def test_validation_follows_each_epoch_in_one_process() -> None:
+    found = {stage.name: stage for stage in stages(ONES, CLUSTER, epochs=7, split=SPLIT)}
+    validation = found["validation in `checkpoint`"]
+    assert validation.share == pytest.approx(0.16)
+    assert validation.hours(3600, CLUSTER) == pytest.approx(0.16 * 7 * 0.5)
 
 
 def test_the_table_names_every_stage_and_orders_them_by_where_they_break() -> None:
-    found = stages(ONES, epochs=7, split=SPLIT)
+    found = stages(ONES, CLUSTER, epochs=7, split=SPLIT)
     table = lines(found, 1000, CLUSTER)
-    assert all(any(f"| `{stage.name}` |" in line for line in table) for stage in found)
+    assert all(any(f"| {stage.name} |" in line for line in table) for stage in found)
     # 1 s a photo: a day of 4 GPUs is 345,600 s, of which each photo's pair takes 0.64 x 7
     assert "1. `checkpoint`: hours, at 77,143 photos" in table
 
