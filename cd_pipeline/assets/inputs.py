@@ -70,7 +70,7 @@ def rendered_pairs(workspace: Workspace, recipe: Recipe, split: str | None = Non
     from cd_pipeline.data.manifest import each_pair
 
     manifest = manifest_path(workspace, recipe)
-    pairs = [pair for pair in each_pair(manifest, split) if pair.after is not None]
+    pairs = list(each_pair(manifest, split, frozen=True))
     if any(map(_is_rendered, pairs)):
         _require_rendered(workspace, recipe, manifest)
     return pairs
@@ -113,7 +113,7 @@ def require_examples(workspace: Workspace, recipe: Recipe) -> None:
     from cd_pipeline.data.manifest import each_pair
 
     manifest = manifest_path(workspace, recipe)
-    if not recipe.one_image and any(map(_is_rendered, each_pair(manifest))):
+    if not recipe.one_image and any(map(_is_rendered, each_pair(manifest, frozen=True))):
         _require_rendered(workspace, recipe, manifest)
 
 

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cd_pipeline.data.example import PictureFile
@@ -200,7 +201,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema)
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def each_row(path: Path, schema: pa.Schema, kind: type[Any], split: str | None = None) -> Iterator[Row]:
+def each_row(
+    path: Path, schema: pa.Schema, kind: type[Any], split: str | None = None, having: str | None = None
+) -> Iterator[Row]:
     """Read a manifest row by row; no more than a group of rows is in memory.
 
     Args:
@@ -208,6 +211,7 @@ def each_row(path: Path, schema: pa.Schema, kind: type[Any], split: str | None =
         schema: that it must have.
         kind: the dataclass of a row; a column can be empty where its field can be None.
         split: read the rows of this one alone; None: all.
+        having: read the rows alone that have a value in this column; None: all.
 
     Raises:
         ManifestError: not a Parquet file, damaged, columns of another version, or a value missing.
@@ -225,8 +229,12 @@ def each_row(path: Path, schema: pa.Schema, kind: type[Any], split: str | None =
             if empty := next((name for name in needed if _has_empty(group[name].combine_chunks())), None):
                 row = before + [_is_empty(value.as_py()) for value in group[empty]].index(True)
                 raise ManifestError(f"{path}: row {row} has no {empty}; delete it and {_remedy(path)}")
+            if split is not None:
+                group = group.filter(pc.equal(group["split"], split))
+            if having is not None:
+                group = group.filter(group[having].is_valid())
             rows: list[Row] = _read(path, group.to_pylist)
-            yield from rows if split is None else (row for row in rows if row["split"] == split)
+            yield from rows
             before += file.metadata.row_group(number).num_rows
 
 
@@ -271,9 +279,19 @@ def plan_version_of(path: Path) -> str:
     return metadata.get(PLAN_VERSION.encode(), b"").decode(errors="replace")
 
 
-def each_pair(path: Path, split: str | None = None) -> Iterator[Pair]:
-    """Read the pairs of a manifest one by one, or those of one split, in the manifest's order."""
-    return (_from_row(Pair, row) for row in each_row(path, PAIRS, Pair, split))
+def each_pair(path: Path, split: str | None = None, *, frozen: bool = False) -> Iterator[Pair]:
+    """Read the pairs of a manifest one by one, in its order.
+
+    Args:
+        path: of the manifest.
+        split: those of this one alone; None: all.
+        frozen: without those that are drawn anew each epoch.
+
+    Raises:
+        ManifestError: as `each_row`.
+    """
+    having = "after" if frozen else None
+    return (_from_row(Pair, row) for row in each_row(path, PAIRS, Pair, split, having))
 
 
 def read_pairs(path: Path, split: str | None = None) -> list[Pair]:

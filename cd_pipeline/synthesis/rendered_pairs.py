@@ -50,7 +50,7 @@ class FrozenPairs:
         self._manifest = manifest
 
     def __iter__(self) -> Iterator[Pair]:
-        return (pair for pair in each_pair(self._manifest) if pair.after is not None)
+        return each_pair(self._manifest, frozen=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,17 @@ def test_the_pairs_of_one_split_keep_their_order(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "pairs.parquet", "train") == []
 
 
+def test_pairs_that_are_drawn_each_epoch_can_be_left_out(tmp_path: Path, groups_of_three: None) -> None:
+    path = tmp_path / "pairs.parquet"
+    pairs = [replace(pair, after=None) if pair.seed % 4 else pair for pair in numbered(20)]
+    write_pairs(path, pairs)
+    frozen = [pair for pair in pairs if pair.after]
+    assert list(each_pair(path, frozen=True)) == frozen
+    for split in SPLITS:
+        of_split = [pair for pair in frozen if pair.split == split]
+        assert list(each_pair(path, split, frozen=True)) == of_split
+
+
 def test_a_folder_name_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:
     path = tmp_path / "run=3" / "pairs.parquet"
     write_pairs(path, [PAIR])
