@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -28,13 +29,14 @@ DISK_FAULTS = {
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The temporary name is hidden and keeps the suffix, which writers use to choose a format.
+    The temporary name is hidden, drawn at random, so that machines and threads that share a folder never meet, and
+    keeps the suffix, which writers use to choose a format. Of several who write one path the last to end wins.
 
     Raises:
         OSError: it cannot be written; `filename` is `path` where the disk is at fault.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{digest(path.name)[:16]}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -56,6 +58,35 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write `content` to `path` as UTF-8, whole or not at all."""
     write_bytes(path, content.encode())
+
+
+def write_sealed(path: Path, magic: bytes, payload: bytes) -> None:
+    """Write a file that tells whether it is whole: `magic`, SHA-256 of the payload in hex, line end, payload.
+
+    Args:
+        path: of the file, which is written whole or not at all.
+        magic: says of what kind it is; without a line end.
+        payload: any bytes.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(magic + bytes_digest(payload).encode() + b"\n")
+        stream.write(payload)
+
+
+def read_sealed(path: Path, magic: bytes) -> bytes:
+    """Return the payload of a file that `write_sealed` wrote.
+
+    Raises:
+        ValueError: it is of another kind, damaged or cut short.
+        OSError: it is not there, or cannot be read.
+    """
+    with path.open("rb") as stream:
+        header, payload = stream.readline(), stream.read()
+    if not header.startswith(magic):
+        raise ValueError(f"does not begin with {magic.decode().strip()!r}")
+    if header != magic + bytes_digest(payload).encode() + b"\n":
+        raise ValueError("damaged or cut short")
+    return payload
 
 
 def visible_below(folder: Path) -> list[str]:
@@ -118,10 +149,14 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def keep_only(folder: Path, names: set[str]) -> None:
-    """Delete the files directly in `folder` that are not in `names`, except hidden ones: leftovers of an earlier run."""
+    """Delete the files directly in `folder` that are not in `names`: leftovers of an earlier run.
+
+    Hidden files stay, such as receipts; those that a run has not finished writing go.
+    """
     if folder.is_dir():
         for path in folder.iterdir():
-            if path.is_file() and path.name not in names and not path.name.startswith("."):
+            stays = path.name in names or (path.name[0] == "." and not path.name.startswith(TEMPORARY))
+            if path.is_file() and not stays:
                 path.unlink()
 
 

@@ -20,8 +20,9 @@ WORKING_SIDE = 2
 class PhotoStore:
     """Reads photos by reference, whole or reduced, and finds the outlines of objects in them.
 
-    What it returns must not be written to. It is decoded once for all processes and runs, see `PhotoCache`, and kept at hand up
-    to `cache_bytes`. The file of a photo is hashed when a store first reads it, and again only where it is not kept.
+    What it returns must not be written to. It is decoded once for all processes and runs, as far as `PhotoCache` has
+    room, and kept at hand up to `cache_bytes`. The file of a photo is hashed when a store first reads it, and again
+    only where it is not kept.
 
     Args:
         roots: where references lead; the cache is below the workspace.

@@ -15,8 +15,10 @@ from cd_pipeline.data.files import (
     file_digest,
     keep_only,
     read_regular,
+    read_sealed,
     seed_of,
     write_bytes,
+    write_sealed,
     write_text,
 )
 
@@ -43,13 +45,45 @@ def test_the_file_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_two_that_write_one_file_at_once_do_not_meet_and_the_last_to_end_wins(tmp_path: Path) -> None:
+    target = tmp_path / "model.pt"
+    with atomic_path(target) as first:  # two machines may have the same process number, as these two have
+        first.write_bytes(b"first")
+        with atomic_path(target) as second:
+            second.write_bytes(b"second")
+        assert target.read_bytes() == b"second"
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("payload", [b"", b"weights", b"\nline ends\r\n\n"])
+def test_a_sealed_file_begins_with_its_kind_and_the_hash_of_the_rest(tmp_path: Path, payload: bytes) -> None:
+    write_sealed(tmp_path / "a.pt", b"weights 1 ", payload)
+    seal = hashlib.sha256(payload).hexdigest().encode()
+    assert (tmp_path / "a.pt").read_bytes() == b"weights 1 " + seal + b"\n" + payload
+    assert read_sealed(tmp_path / "a.pt", b"weights 1 ") == payload
+
+
+def test_a_sealed_file_of_another_kind_or_with_any_byte_changed_or_cut_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write_sealed(path, b"weights 1 ", b"all\nof it")
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match="does not begin with 'weights 2'"):
+        read_sealed(path, b"weights 2 ")
+    others = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(len(whole))]
+    for content in (*others, *(whole[:length] for length in range(len(whole))), whole + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"does not begin with 'weights 1'|damaged or cut short"):
+            read_sealed(path, b"weights 1 ")
+
+
 def test_text_is_written_as_utf8_without_changing_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "방 1\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xeb\xb0\xa9 1\n"
 
 
-def test_keep_only_deletes_other_files_but_no_folders_and_nothing_hidden(tmp_path: Path) -> None:
-    for name in ("kept.png", "old.png", "inner/old.png", ".receipt.json"):
+def test_keep_only_deletes_other_files_but_no_folders_and_of_hidden_ones_the_unfinished(tmp_path: Path) -> None:
+    for name in ("kept.png", "old.png", "inner/old.png", ".receipt.json", ".tmp-1.png"):
         write_bytes(tmp_path / name, b"x")
     keep_only(tmp_path, {"kept.png", "absent.png"})
     assert sorted(path.name for path in tmp_path.iterdir()) == [".receipt.json", "inner", "kept.png"]
