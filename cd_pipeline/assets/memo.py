@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from cd_pipeline.assets.inputs import StaleInputError
 from cd_pipeline.data.file_record import RECEIPT, FileRecord
 from cd_pipeline.data.files import digest, file_digest, visible_below, write_text
+from cd_pipeline.data.machine import give_back_freed_memory
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Workspace
 
@@ -114,6 +115,7 @@ def memoised(
             return _with_address(old.result(workspace.recipe_folder(recipe)), workspace, recipe, name)
         with warnings_of(context.log) as warnings:
             result = body(context, **resources)
+        give_back_freed_memory()  # the next asset asks for blocks of other sizes
         if result is not None:
             write_receipt(folder, workspace.recipe_folder(recipe), identity, result, warnings)
             workspace.publish(recipe, name)
@@ -256,7 +258,10 @@ def write_receipt(
 
 
 def changed_files(folder: Path, receipt: Receipt) -> list[str]:
-    """Return which files of a receipt are not what they were, or are gone; each is read, whatever its times."""
+    """Return which files of a receipt are not what they were, or are gone.
+
+    Each is read, unless nothing has touched it since this process read it last.
+    """
     return [name for name, record in receipt.files.items() if not record.is_of(folder / name)]
 
 

@@ -5,6 +5,7 @@ import functools
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 import psutil
 
@@ -27,10 +28,24 @@ def keep_freed_memory() -> None:
     A training step frees and asks again for the same hundreds of megabytes; clearing them anew each time
     takes 10-25 % of it on a CPU.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = _of_glibc("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MAX_INT)
         mallopt(M_TRIM_THRESHOLD, MAX_INT)
+
+
+def give_back_freed_memory() -> None:
+    """Give what glibc's allocator keeps of freed memory back to the system; elsewhere nothing.
+
+    What is kept grows as it falls into pieces: by 200 MB in eight epochs of the rooms.
+    """
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def this_process() -> str:

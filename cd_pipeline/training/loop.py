@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cd_pipeline.data.datasets import ItemDataset
+from cd_pipeline.data.machine import give_back_freed_memory
 from cd_pipeline.data.task import Task
 from cd_pipeline.evaluation.predict import Batch, BatchLoader
 from cd_pipeline.models.runtime import Runtime
@@ -190,6 +191,7 @@ def train(
         if keep is not None:
             keep(course.state())
         on_epoch(record)
+        give_back_freed_memory()
     return course.result(settings, float(loss.pos_weight))
 
 
