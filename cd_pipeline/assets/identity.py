@@ -12,6 +12,7 @@ from cd_pipeline.assets.memo import Also, on_disk
 from cd_pipeline.data.ahead import mapped
 from cd_pipeline.data.files import digest, file_digest
 from cd_pipeline.data.places import is_remote
+from cd_pipeline.engine.ray_cluster import ADDRESS_VARIABLE, LOCAL, cluster_address
 from cd_pipeline.recipe import Recipe
 from cd_pipeline.resources import Compute, Workspace
 
@@ -73,24 +74,50 @@ def real_pairs_and_machine(recipe: Recipe) -> Also:
 
 
 def predicting(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
-    """Return what predictions in float32 depend on; threads change no more than their last digits."""
+    """Return what predictions of this machine in float32 depend on; threads change only their last digits."""
     return {"machine": (compute.device, compute.channels_last, accelerators())}
 
 
+def predicting_in_shards(recipe: Recipe) -> Also:
+    """Return what predictions depend on that are made where the recipe's engine is."""
+
+    def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
+        return {"machine": (compute.device, compute.channels_last, cluster(recipe) or accelerators())}
+
+    return also
+
+
 def training(recipe: Recipe) -> Also:
-    """Return what trained weights depend on: the machine with its threads, and how long sample data is learnt."""
+    """Return what trained weights depend on: where training is, with its threads, and how long sample data is learnt.
+
+    On a cluster, threads are those that are asked of it, not the cores of this machine.
+    """
 
     def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
         start = recipe.model.start_from and Path(recipe.model.start_from).expanduser()
+        machines = cluster(recipe)
         return {
-            "machine": (compute.model_dump_json(exclude={"workers", "threads"}), accelerators()),
+            "machine": (
+                compute.model_dump_json(exclude={"workers", "threads"}),
+                machines or accelerators(),
+            ),
             "processes": recipe.compute.workers,
-            "threads": compute.cores,
+            "threads": compute.threads if machines else compute.cores,
             "sample data": workspace.source_place(recipe) is None,
             "start weights": file_digest(start) if start and start.is_file() else "",
         }
 
     return also
+
+
+def cluster(recipe: Recipe) -> tuple[str, ...]:
+    """Return what a recipe's Ray cluster is known by, whichever machine asks; empty: the work is done on this one.
+
+    It is known by the address in the recipe. One that RAY_ADDRESS names can have another address in every run.
+    """
+    if recipe.compute.engine == "local" or cluster_address(recipe.compute) == LOCAL:
+        return ()
+    return "Ray cluster", recipe.compute.address or ADDRESS_VARIABLE
 
 
 def accelerators() -> tuple[str, ...]:

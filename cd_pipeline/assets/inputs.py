@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cd_pipeline.data.manifest import Pair
     from cd_pipeline.evaluation.predictor import Predictor
     from cd_pipeline.evaluation.threshold import ChosenThreshold
+    from cd_pipeline.evaluation.tiled import Probabilities
     from cd_pipeline.training.checkpoint import Checkpoint
 
 HOW_IT_STARTED = {"start_from", "pretrained"}
@@ -196,12 +197,18 @@ def predictor_for(
 ) -> "Predictor":
     """Bring a network to the device, in float32, with a threshold (None: of several classes)."""
     from cd_pipeline.evaluation.predict import network_probabilities
-    from cd_pipeline.evaluation.predictor import Predictor
 
     runtime = compute.runtime().exact()
     runtime.prepare()
+    return predictor_by(recipe, network_probabilities(runtime.place(model), runtime), threshold)
+
+
+def predictor_by(recipe: Recipe, network: "Probabilities", threshold: float | None) -> "Predictor":
+    """Return how the recipe makes masks of what a network says, with a threshold (None: of several classes)."""
+    from cd_pipeline.evaluation.predictor import Predictor
+
     return Predictor(
-        network=network_probabilities(runtime.place(model), runtime),
+        network=network,
         size=recipe.input.size,
         threshold=threshold,
         smooth=recipe.threshold.smooth,

@@ -1,16 +1,16 @@
 """The test predictions."""
 
 import json
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cd_pipeline.assets.identity import NETWORKS, predicting
+from cd_pipeline.assets.identity import NETWORKS, predicting_in_shards
 from cd_pipeline.assets.inputs import (
     chosen_threshold,
     labelled_images,
+    predictor_by,
     predictor_of,
     rendered_pairs,
     trained,
@@ -39,6 +39,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """Build the asset `test_predictions` of a recipe."""
     used = [recipe.source, recipe.input, recipe.threshold, recipe.prediction]
     after = ["checkpoint", *(["threshold"] if recipe.has_threshold else []), *recipe.sample_assets]
+    machine = predicting_in_shards(recipe)
 
     @stage(
         recipe,
@@ -47,7 +48,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         settings=used,
         pool=GPU_POOL,
         packages=NETWORKS,
-        also=predicting,
+        also=machine,
     )
     def test_predictions(
         context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
@@ -63,7 +64,7 @@ def test_predictions_asset(recipe: Recipe) -> dg.AssetsDefinition:
         folder = workspace.folder(recipe, "test_predictions")
         made_of = [
             *(on_disk(workspace, recipe, asset) for asset in after),
-            predicting(workspace, compute),
+            machine(workspace, compute),
             recipe.compute.engine,
         ]
         with shard_runner(
@@ -179,8 +180,8 @@ def sharded_predictor(
         channels_last=compute.channels_last,
         deterministic=compute.deterministic,
     )
-    here = predictor_of(recipe, Compute(device="cpu", threads=1), saved, chosen)
-    return replace(here, network=PortableNetwork(saved.model(), runtime))
+    network = PortableNetwork(saved.model(), runtime)
+    return predictor_by(recipe, network, chosen.threshold if chosen else None)
 
 
 def on_gpu(compute: Compute) -> bool:

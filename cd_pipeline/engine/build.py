@@ -23,15 +23,18 @@ def build_engine(
 
     Raises:
         ConnectionError: no Ray cluster answers.
+        ValueError: it has fewer cores, or GPUs, than workers are asked for.
     """
     if settings.engine == "local":
         yield LocalEngine(threads)
         return
-    from cd_pipeline.engine.ray_cluster import connected, nodes
+    from cd_pipeline.engine.ray_cluster import at_work, connected, nodes, require_room
     from cd_pipeline.engine.ray_data import RayEngine
 
     with connected(settings, logger):
-        gpus = sum(node.gpus for node in nodes()) if gpu else 0
-        workers = settings.workers or gpus or max(1, sum(node.cpus for node in nodes()))
-        logger.info(f"{workers} Ray workers, each with {'a GPU' if gpus else 'one core'}")
-        yield RayEngine(workers, gpu=gpus > 0)
+        used, on_gpu = at_work(nodes(), gpu=gpu)
+        places = sum(node.places(on_gpu=on_gpu) for node in used)
+        workers = settings.workers or places
+        require_room("compute.workers", workers, places, on_gpu=on_gpu)
+        logger.info(f"{workers} Ray workers, each with {'a GPU' if on_gpu else 'one core'}")
+        yield RayEngine(workers, gpu=on_gpu)

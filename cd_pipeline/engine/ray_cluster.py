@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,56 @@ class Node:
 
     cpus: int
     gpus: int
+
+    def places(self, *, on_gpu: bool) -> int:
+        """Return how many processes it has room for: one a CPU, or one a GPU that has a CPU beside it."""
+        return min(self.gpus, self.cpus) if on_gpu else self.cpus
+
+
+def at_work(there: Sequence[Node], *, gpu: bool) -> tuple[list[Node], bool]:
+    """Choose the machines that work: those with GPUs where any has one, else all with CPUs.
+
+    Args:
+        there: the machines of the cluster.
+        gpu: GPUs are of use.
+
+    Returns:
+        The machines, and whether they work on their GPUs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    with_cpus = [node for node in there if node.cpus]
+    if not with_cpus:
+        raise ValueError(
+            "no node of the Ray cluster has a CPU to work with; start nodes (ray start --address)"
+        )
+    with_gpus = [node for node in with_cpus if node.gpus] if gpu else []
+    return with_gpus or with_cpus, bool(with_gpus)
+
+
+def require_room(setting: str, processes: int, places: int, *, on_gpu: bool) -> None:
+    """Check that a cluster has a place for each process; Ray would wait for one that it lacks, or do without.
+
+    Args:
+        setting: where the number of processes was set.
+        processes: how many are asked for.
+        places: how many the cluster has room for.
+        on_gpu: they are GPUs.
+
+    Raises:
+        ValueError: it has not; the message names the setting and the most that can be asked for.
+    """
+    if processes > places:
+        raise ValueError(
+            f"{setting} is {processes}; the Ray cluster has {places} {'GPUs' if on_gpu else 'CPUs'}, and each process "
+            f"takes one; set it to at most {places}, or leave it out"
+        )
+
+
+def cluster_address(settings: EngineSettings) -> str:
+    """Return where the cluster is: `settings.address`, or else RAY_ADDRESS, or else `LOCAL`."""
+    return settings.address or os.environ.get(ADDRESS_VARIABLE) or LOCAL
 
 
 def nodes() -> list[Node]:
@@ -57,7 +107,7 @@ def connected(settings: EngineSettings, logger: logging.Logger) -> Iterator[None
     if ray.is_initialized():
         yield
         return
-    address = settings.address or os.environ.get(ADDRESS_VARIABLE) or LOCAL
+    address = cluster_address(settings)
     _connect(address, settings.workers)
     try:
         where = "of this machine alone" if address == LOCAL else f"at {address}"

@@ -14,11 +14,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from cd_pipeline.data.files import bytes_digest, digest, file_digest, write_bytes
+from cd_pipeline.data.files import digest, file_digest, read_sealed, write_sealed
 
 FOLDER = ".shards"
 MAGIC = b"cd_pipeline shard 1 "
-"""What a record starts with; then come the SHA-256 of the rest in hex, a line end, and the rest, an .npz file."""
+"""The kind of a record, for `write_sealed`; its payload is an .npz file."""
 PLAIN = "plain"
 """The array of an .npz file that holds what is no array, as JSON."""
 
@@ -73,16 +73,13 @@ class ShardRecords:
         buffer = io.BytesIO()
         arrays[PLAIN] = np.frombuffer(json.dumps(others).encode(), np.uint8)
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes them for its options
-        payload = buffer.getvalue()
-        write_bytes(path, MAGIC + bytes_digest(payload).encode() + b"\n" + payload)
+        write_sealed(path, MAGIC, buffer.getvalue())
 
     def read(self, path: Path, kind: type[Kept]) -> Kept | None:
         """Return the result that a record holds; None: there is no record, or it is damaged."""
         try:
-            header, _, payload = path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return None
-        if header != MAGIC + bytes_digest(payload).encode():
+            payload = read_sealed(path, MAGIC)
+        except (FileNotFoundError, ValueError):
             return None
         with np.load(io.BytesIO(payload), allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files if name != PLAIN}

@@ -21,7 +21,8 @@ class Runtime:
     """A resolved place to compute.
 
     `precision` is float32, float16 or bfloat16 (autocast); `workers` are loader processes, 0: none, None: by
-    what is loaded. `processes` train together, each a runtime of its own with its `rank`.
+    what is loaded. `processes` train together, each a runtime of its own with its `rank` and, where they are not
+    all on this machine, with the `cores` that it has to itself; None: its part of the machine's.
     """
 
     device: str = "cpu"
@@ -32,6 +33,7 @@ class Runtime:
     deterministic: bool = True
     processes: int = 1
     rank: int = 0
+    cores: int | None = None
     compile: bool = False
 
     def prepare(self) -> None:
@@ -74,9 +76,10 @@ class Runtime:
             return self.workers
         if not draws:
             return 0
-        return (
-            max(1, min(MAX_WORKERS, usable_cores() // self.processes - 1)) if self.device_type != "cpu" else 1
-        )
+        if self.device_type == "cpu":
+            return 1
+        cores = self.cores or usable_cores() // self.processes
+        return max(1, min(MAX_WORKERS, cores - 1))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that networks run in."""

@@ -3,7 +3,8 @@
 Each process reads its share of every batch itself: data root and source folder lie at the same paths on all nodes.
 The cluster's task `_fit` owns the processes, so that they end with it, whatever ends it; what they tell comes through
 a queue on the cluster. A process that fails ends the training: a bad picture would fail again, and one that was
-killed or ran out of memory is for a person to look at. Run again, the job goes on after its last whole epoch.
+killed or ran out of memory is for a person to look at. Run again, the job goes on after its last whole epoch. Only
+where a provider takes a machine back, with notice, can Ray start the processes again by itself.
 """
 
 import math
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cd_pipeline.engine.ray_cluster import Node, connected, nodes
+from cd_pipeline.engine.ray_cluster import Node, at_work, connected, nodes, require_room
 from cd_pipeline.models.runtime import Runtime, resolved_precision
 from cd_pipeline.training.distributed import PATIENCE
 from cd_pipeline.training.job import JobResult, TrainingJob, packed, train_here, unpacked
@@ -69,13 +70,10 @@ def placed(wanted: Runtime, workers: int | None, there: Sequence[Node]) -> tuple
         ValueError: the cluster cannot give what is asked for.
     """
     used, on_gpu = _machines(wanted, there)
-    places = [min(node.gpus, node.cpus) if on_gpu else node.cpus for node in used]
+    places = [node.places(on_gpu=on_gpu) for node in used]
     processes = workers or wanted.processes or (sum(places) if on_gpu else len(used))
-    if processes > sum(places):
-        raise ValueError(
-            f"compute.workers is {processes}; the Ray cluster has {sum(places)} "
-            f"{'GPUs' if on_gpu else 'CPUs'}, and each process takes one"
-        )
+    setting = "compute.workers" if workers else "compute.processes of the run"
+    require_room(setting, processes, sum(places), on_gpu=on_gpu)
     # GPUs of a node are filled before the next one's; CPUs are taken from all nodes alike
     a_node = min(processes, max(places)) if on_gpu else math.ceil(processes / len(used))
     cores = min(node.cpus for node in used)
@@ -100,18 +98,24 @@ def _machines(wanted: Runtime, there: Sequence[Node]) -> tuple[list[Node], bool]
     """Return the nodes that train, and whether they do so on GPUs."""
     if wanted.device not in (AUTO, "cpu", "cuda"):
         raise ValueError(f"compute.device is {wanted.device!r}; on a Ray cluster use one of: auto, cpu, cuda")
-    with_cpus = [node for node in there if node.cpus]
-    if not with_cpus:
-        raise ValueError(
-            "no node of the Ray cluster has a CPU to work with; start nodes (ray start --address)"
-        )
-    with_gpus = [node for node in with_cpus if node.gpus]
-    if wanted.device == "cuda" and not with_gpus:
+    used, on_gpu = at_work(there, gpu=wanted.device != "cpu")
+    if wanted.device == "cuda" and not on_gpu:
         raise ValueError(
             "compute.device is 'cuda', and no node of the Ray cluster has a GPU; use auto or cpu"
         )
-    on_gpu = bool(with_gpus) and wanted.device != "cpu"
-    return (with_gpus if on_gpu else with_cpus), on_gpu
+    return used, on_gpu
+
+
+def own_runtime(runtime: Runtime, share: Share, device: str, rank: int) -> Runtime:
+    """Return the runtime of one of the processes that train.
+
+    Args:
+        runtime: that of all of them, and
+        share: what each gets, as `placed` chose them.
+        device: on its machine.
+        rank: its number.
+    """
+    return replace(runtime, device=device, threads=share.threads, cores=share.cpus, rank=rank)
 
 
 def run_on_ray(job: TrainingJob, listener: Listener) -> JobResult:
@@ -136,7 +140,7 @@ def run_on_ray(job: TrainingJob, listener: Listener) -> JobResult:
         mailbox = Queue(actor_options={"num_cpus": 0})
         settings = {
             "job": _at_absolute_paths(job.model_copy(update={"runtime": runtime})).model_dump_json(),
-            "threads": share.threads,
+            "share": share,
             "mailbox": mailbox,
         }
         fit: Any = ray.remote(num_cpus=0, max_retries=0, runtime_env=_environment())(_fit)
@@ -201,13 +205,8 @@ def _train_one(settings: dict[str, Any]) -> None:
     job = TrainingJob.model_validate_json(settings["job"])
     context, mailbox = get_context(), settings["mailbox"]
     rank = context.get_world_rank()
-    runtime = replace(
-        job.runtime,
-        device=str(get_device()) if job.runtime.device_type == "cuda" else job.runtime.device,
-        threads=settings["threads"],
-        processes=context.get_world_size(),
-        rank=rank,
-    )
+    device = str(get_device()) if job.runtime.device_type == "cuda" else job.runtime.device
+    runtime = own_runtime(job.runtime, settings["share"], device, rank)
     teller = Teller(lambda **message: mailbox.put(message), first=rank == 0)
     try:
         result = train_here(job, runtime, teller.logger, teller.on_epoch, teller.on_resume)

@@ -22,7 +22,10 @@ class Tell(Protocol):
 
 
 def tell_line(**message: object) -> None:
-    """Send a message to the standard output as one line, in one write: other processes write there too."""
+    """Send a message to the standard output as one line, in one write: other processes write there too.
+
+    A pipe takes as much as 4,096 bytes at once on Linux, so a message holds one epoch or one line of a log.
+    """
     # `print` writes the end of the line by itself where the output is unbuffered, as torchrun starts its processes
     sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
     sys.stdout.buffer.flush()
@@ -56,7 +59,8 @@ class Teller:
     def on_resume(self, history: list[EpochRecord]) -> None:
         """Tell of the epochs of before."""
         if self._first:
-            self._tell(resumed=[asdict(record) for record in history])
+            for record in history:
+                self._tell(resumed=asdict(record))
 
     def failed(self, error: Exception) -> None:
         """Tell why this process cannot go on: each reads pictures of its own."""
@@ -74,12 +78,14 @@ class _TellingHandler(logging.Handler):
 
 @dataclass(slots=True)
 class Listener:
-    """The process that has started them. It passes no epoch on twice, where a cluster has started them again.
+    """The process that has started them. It passes no epoch on twice.
+
+    Ray starts them again by itself where a machine is taken back by its provider, and they tell all epochs again.
 
     Attributes:
         logger: gets what the first process logs.
         on_epoch: called with each epoch.
-        on_resume: called with the epochs of before.
+        on_resume: called with the epochs of before, one at a time.
         failure: the first that was told; "": none.
         epochs: how many were passed on.
     """
@@ -92,13 +98,14 @@ class Listener:
 
     def hear(self, message: dict[str, Any]) -> None:
         """Pass a message on."""
-        before = [EpochRecord(**row) for row in message.get("resumed", ())][self.epochs :]
-        if before:
-            self.epochs = before[-1].epoch
-            self.on_resume(before)
-        if "epoch" in message and message["epoch"]["epoch"] > self.epochs:
-            self.epochs = message["epoch"]["epoch"]
-            self.on_epoch(EpochRecord(**message["epoch"]))
+        told = message.get("resumed") or message.get("epoch")
+        if told and told["epoch"] > self.epochs:
+            self.epochs = told["epoch"]
+            record = EpochRecord(**told)
+            if "resumed" in message:
+                self.on_resume([record])
+            else:
+                self.on_epoch(record)
         self.failure = self.failure or message.get("failure", "")
         if "log" in message:
             self.logger.info(message["log"])

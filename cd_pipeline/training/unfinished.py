@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cd_pipeline.data.files import TEMPORARY, atomic_path, bytes_digest
+from cd_pipeline.data.files import TEMPORARY, read_sealed, write_sealed
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.distributed import gathered
 
 MAGIC = b"cd_pipeline unfinished training 1 "
-"""What the file starts with; then come the SHA-256 of the rest in hex, a line end, and the rest."""
+"""The kind of the file, for `write_sealed`; its payload is of `torch.save`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class UnfinishedFile:
         if not self.path.is_file():
             return None
         try:
-            content = self._content(self.path.read_bytes())
+            content = self._content(read_sealed(self.path, MAGIC))
         except ValueError as error:
             self._logger.info(f"{self.path}: {error}; training starts anew")
             discard(self.path)
@@ -87,20 +87,12 @@ class UnfinishedFile:
         plain = {part.name: getattr(state, part.name) for part in fields(state)}
         buffer = io.BytesIO()
         torch.save({**plain, "pretrained": pretrained, "identity": self._identity}, buffer)
-        payload = buffer.getvalue()
         try:
-            with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
-                stream.write(MAGIC + bytes_digest(payload).encode() + b"\n")
-                stream.write(payload)
+            write_sealed(self.path, MAGIC, buffer.getvalue())
         except OSError as error:
             self._logger.warning(f"{self.path} cannot be written ({error}): this training could not resume")
 
-    def _content(self, found: bytes) -> dict[str, Any]:
-        header, _, payload = found.partition(b"\n")
-        if not header.startswith(MAGIC):
-            raise ValueError("not the state of a training")
-        if header.removeprefix(MAGIC) != bytes_digest(payload).encode():
-            raise ValueError("damaged or cut short")
+    def _content(self, payload: bytes) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if content.pop("identity", None) != self._identity:
             raise ValueError("of a training with other data, settings, versions or device")

@@ -2,12 +2,19 @@
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from cd_pipeline.assets.identity import accelerators, predicting, raw_source, real_pairs_and_machine, training
+from cd_pipeline.assets.identity import (
+    accelerators,
+    predicting,
+    predicting_in_shards,
+    raw_source,
+    real_pairs_and_machine,
+    training,
+)
 from cd_pipeline.data.images import write_png
 from cd_pipeline.data.palette import VOC_PALETTE, write_palette_png
 from cd_pipeline.recipe import Recipe
@@ -179,6 +186,73 @@ def test_training_depends_on_threads_and_precision_and_prediction_on_neither(tmp
         assert predicting(WORKSPACE, other) == predicting(WORKSPACE, COMPUTE)
     assert trains(Compute(device="cpu", threads=2, workers=5)) == trains(COMPUTE)
     assert predicting(WORKSPACE, Compute(device="auto")) != predicting(WORKSPACE, COMPUTE)
+
+
+@pytest.fixture
+def another_machine(tmp_path: Path) -> Iterator[None]:
+    """From here on other GPUs, and another limit of CPUs."""
+    (tmp_path / "gpus" / "0").mkdir(parents=True)
+    (tmp_path / "gpus" / "0" / "information").write_text("Model: \t NVIDIA H200\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cd_pipeline.assets.identity.GPUS", tmp_path / "gpus")
+        patch.setattr("cd_pipeline.resources.usable_cores", lambda: 77)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        yield
+
+
+def told_of(compute: dict[str, object], **settings: object) -> list[Mapping[str, object]]:
+    """What tells the training and the predictions of a recipe."""
+    pytest.importorskip("ray")
+    recipe, resource = tiny_recipe(None, compute=compute), Compute(**settings)  # type: ignore[arg-type]
+    return [also(recipe)(workspace=WORKSPACE, compute=resource) for also in (training, predicting_in_shards)]
+
+
+ON_CLUSTER: dict[str, object] = {"engine": "ray", "address": "head:6379"}
+
+
+@pytest.mark.parametrize(
+    ("compute", "variable", "same"),
+    [
+        (ON_CLUSTER, "", True),
+        ({"engine": "ray"}, "head:6379", True),
+        ({"engine": "ray"}, "", False),
+        ({"engine": "local"}, "head:6379", False),
+    ],
+    ids=["address of the recipe", "RAY_ADDRESS", "a cluster of this machine alone", "no cluster"],
+)
+def test_work_on_a_cluster_is_not_done_again_because_another_machine_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    compute: dict[str, object],
+    variable: str,
+    same: bool,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    before = told_of(compute)
+    request.getfixturevalue("another_machine")
+    assert [old == new for old, new in zip(before, told_of(compute), strict=True)] == [same, same]
+
+
+def test_an_address_that_differs_in_every_run_of_a_job_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for address in ("10.0.0.1:6379", "10.0.0.2:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        found.append(told_of({"engine": "ray"}))
+    assert found[0] == found[1]
+
+
+def test_training_on_a_cluster_depends_on_which_it_is_and_on_what_is_asked_of_it() -> None:
+    trained, predicted = told_of(ON_CLUSTER)
+    assert told_of({**ON_CLUSTER, "workers": 8}) != [trained, predicted]
+    assert told_of({**ON_CLUSTER, "workers": 8})[1] == predicted
+    assert told_of(ON_CLUSTER, threads=4)[0] != trained
+    for other in (
+        told_of({"engine": "ray", "address": "other:6379"}),
+        told_of({"engine": "local"}),
+        told_of(ON_CLUSTER, device="cpu"),
+    ):
+        assert other[0] != trained
+        assert other[1] != predicted
 
 
 def test_weights_that_training_starts_from_are_told_by_content(tmp_path: Path) -> None:

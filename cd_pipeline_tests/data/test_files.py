@@ -82,7 +82,9 @@ def test_text_is_written_as_utf8_without_changing_line_ends(tmp_path: Path) -> N
     assert (tmp_path / "a.txt").read_bytes() == b"\xeb\xb0\xa9 1\n"
 
 
-def test_keep_only_deletes_other_files_but_no_folders_and_of_hidden_ones_the_unfinished(tmp_path: Path) -> None:
+def test_keep_only_deletes_other_files_but_no_folders_and_of_hidden_ones_the_unfinished(
+    tmp_path: Path,
+) -> None:
     for name in ("kept.png", "old.png", "inner/old.png", ".receipt.json", ".tmp-1.png"):
         write_bytes(tmp_path / name, b"x")
     keep_only(tmp_path, {"kept.png", "absent.png"})

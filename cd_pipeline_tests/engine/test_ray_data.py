@@ -95,6 +95,17 @@ def test_results_come_in_order_from_workers_that_load_the_work_once(monkeypatch:
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("gpu", "has"), [(False, "2 CPUs"), (True, "1 GPUs")])
+def test_more_workers_than_the_cluster_has_cores_or_gpus_are_refused(gpu: bool, has: str) -> None:
+    settings = EngineSettings(engine="ray", workers=3)
+    with (
+        pytest.raises(ValueError, match=f"compute.workers is 3; the Ray cluster has {has}"),
+        build_engine(settings, threads=1, logger=LOGGER, gpu=gpu),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_shard_whose_worker_died_is_done_by_another(tmp_path: Path) -> None:
     assert list(RayEngine(1).map(partial(die_once, tmp_path), range(3))) == [0, 1, 2]
     assert (tmp_path / "died").exists()

@@ -1,5 +1,6 @@
 import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,16 @@ def test_compiling_without_a_compiler_is_refused_with_the_remedy(monkeypatch: py
 def test_loader_processes_that_are_set_are_kept(workers: int, draws: bool) -> None:
     for device in ("cpu", "cuda:1"):
         assert Runtime(device=device, workers=workers).loader_processes(draws=draws) == workers
+
+
+@pytest.mark.parametrize(("own", "processes"), [(1, 1), (6, 5), (64, 8)])
+def test_a_gpu_of_a_cluster_gets_a_loader_process_for_each_core_of_its_own_but_one(
+    own: int, processes: int
+) -> None:
+    runtime = Runtime(device="cuda", processes=64, cores=own)
+    assert runtime.loader_processes(draws=True) == processes
+    assert runtime.loader_processes(draws=False) == 0
+    assert replace(runtime, device="cpu").loader_processes(draws=True) == 1
 
 
 @pytest.mark.parametrize(

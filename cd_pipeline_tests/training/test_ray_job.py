@@ -16,7 +16,7 @@ from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.training.job import JobResult, TrainingJob, packed, run_job, unpacked
 from cd_pipeline.training.loop import TrainingResult
 from cd_pipeline.training.progress import EpochRecord
-from cd_pipeline.training.ray_job import Share, placed, wanted_runtime
+from cd_pipeline.training.ray_job import Share, own_runtime, placed, wanted_runtime
 from cd_pipeline_tests.assets.tiny import draw_photos, metadata, run, tiny_recipe, versions
 from cd_pipeline_tests.training.tiny_job import draw_job
 
@@ -66,6 +66,22 @@ def test_gpus_of_unlike_nodes_get_no_more_cores_than_the_poorest_has() -> None:
 
 
 @pytest.mark.parametrize(
+    ("machines", "gpus", "reserved", "loaders"), [(4, 2, 16, 8), (8, 8, 4, 3), (1, 32, 1, 1)]
+)
+def test_a_gpu_gets_the_loader_processes_that_its_node_has_cores_for_however_many_nodes_there_are(
+    monkeypatch: pytest.MonkeyPatch, machines: int, gpus: int, reserved: int, loaders: int
+) -> None:
+    monkeypatch.setattr("cd_pipeline.models.runtime.usable_cores", lambda: 32)
+    runtime, share = placed(asked(workers=None), None, [Node(cpus=32, gpus=gpus)] * machines)
+    assert share.cpus == reserved
+    own = own_runtime(runtime, share, "cuda:1", rank=1)
+    assert (own.device, own.rank, own.processes) == ("cuda:1", 1, machines * gpus)
+    assert own.loader_processes(draws=True) == loaders
+    assert own.loader_processes(draws=False) == 0
+    assert replace(own, workers=2).loader_processes(draws=True) == 2
+
+
+@pytest.mark.parametrize(
     ("workers", "compute", "expected"), [(3, {"processes": 2}, 3), (None, {"processes": 2}, 2), (None, {}, 1)]
 )
 def test_workers_of_the_recipe_go_before_processes_of_the_run(
@@ -86,7 +102,19 @@ def test_threads_are_those_of_a_node_as_under_torchrun() -> None:
         ({"device": "mps"}, None, "compute.device is 'mps'; on a Ray cluster use one of: auto, cpu, cuda"),
         ({"device": "cuda"}, None, "no node of the Ray cluster has a GPU; use auto or cpu"),
         ({"precision": "float8"}, None, "compute.precision is 'float8'; use one of: auto, float32"),
-        ({}, 9, "compute.workers is 9; the Ray cluster has 8 CPUs, and each process takes one"),
+        (
+            {},
+            9,
+            "compute.workers is 9; the Ray cluster has 8 CPUs, and each process takes one; "
+            "set it to at most 8, or leave it out",
+        ),
+        (
+            {"processes": 10},
+            None,
+            "compute.processes of the run is 10; the Ray cluster has 8 CPUs, and each process takes one; "
+            "set it to at most 8, or leave it out",
+        ),
+        ({"processes": 10}, 9, "compute.workers is 9; the Ray cluster has 8 CPUs"),
     ],
 )
 def test_what_the_cluster_cannot_give_is_refused(

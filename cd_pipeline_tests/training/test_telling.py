@@ -1,9 +1,10 @@
+import json
 import logging
 import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
@@ -29,10 +30,15 @@ def listener(told: list[Any]) -> Listener:
 
 
 @pytest.fixture
-def teller(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> Teller:
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the test the project's logger is as it was."""
     own = logging.getLogger("cd_pipeline")
     for name in ("propagate", "level", "handlers"):
         monkeypatch.setattr(own, name, own.handlers.copy() if name == "handlers" else getattr(own, name))
+
+
+@pytest.fixture
+def teller(listener: Listener, as_before: None) -> Teller:
     return Teller(lambda **message: listener.hear(message), first=True)
 
 
@@ -43,7 +49,7 @@ def test_what_the_first_process_tells_is_heard(
     teller.on_resume([epoch(1), epoch(2)])
     teller.on_epoch(epoch(3))
     teller.logger.info("almost done")
-    assert told == [[epoch(1), epoch(2)], epoch(3)]
+    assert told == [[epoch(1)], [epoch(2)], epoch(3)]
     assert (__name__, logging.INFO, "almost done") in caplog.record_tuples
     assert not listener.failure
 
@@ -59,9 +65,10 @@ def test_of_processes_that_were_started_again_no_epoch_is_heard_twice(
 ) -> None:
     for number in (1, 2):
         listener.hear({"epoch": asdict(epoch(number))})
-    listener.hear({"resumed": [asdict(epoch(1))]})  # the second was not kept in time
+    listener.hear({"resumed": asdict(epoch(1))})  # the second was not kept in time
     listener.hear({"epoch": asdict(epoch(2))})
-    listener.hear({"resumed": [asdict(epoch(n)) for n in (1, 2, 3)]})
+    for number in (1, 2, 3):
+        listener.hear({"resumed": asdict(epoch(number))})
     assert told == [epoch(1), epoch(2), [epoch(3)]]
 
 
@@ -83,6 +90,16 @@ def test_what_several_processes_tell_at_once_arrives_line_by_line() -> None:
         messages = [heard(line) for line in lines]
     assert [process.wait() for process in processes] == [0, 0]
     assert Counter(message.get("failure") for message in messages) == {str(n): 2 for n in range(2000)}
+
+
+@pytest.mark.usefixtures("as_before")
+def test_the_epochs_of_a_long_training_that_goes_on_are_told_in_messages_that_a_pipe_takes_at_once() -> None:
+    numbers = {field.name: -1.2345678901234567e-300 for field in fields(EpochRecord)}  # as long as they get
+    history = [EpochRecord(**{**numbers, "epoch": number}) for number in range(1, 100_001, 2500)]
+    sent: list[dict[str, object]] = []
+    Teller(lambda **message: sent.append(message), first=True).on_resume(history)
+    assert [message["resumed"] for message in sent] == [asdict(record) for record in history]
+    assert max(len(json.dumps(message)) + 1 for message in sent) <= 4096  # of Linux; POSIX has 512 at least
 
 
 @pytest.mark.parametrize("line", ["Epoch 1 of 3\n", "3\n", "[1, 2]\n", '{"log": \n'])
