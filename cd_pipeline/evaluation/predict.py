@@ -18,6 +18,9 @@ from cd_pipeline.data.task import Task
 from cd_pipeline.evaluation.tiled import Probabilities, Probability
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.synthesis.device_nuisance import UndisturbedPair, disturbed
+from cd_pipeline.synthesis.device_render import render_items
+from cd_pipeline.synthesis.fresh_pairs import UnrenderedPairs
+from cd_pipeline.synthesis.plan_chunks import pack_chunks
 
 Predict: TypeAlias = Callable[[Image, Image], npt.NDArray[np.float32]]
 """(before, after) HWC uint8 RGB at the input size -> probability HxW."""
@@ -77,10 +80,14 @@ class BatchLoader:
         rank, processes = (runtime.rank, runtime.processes) if shared else (0, 1)
         self._batches = RankBatches(self._sampler, batch_size, rank, processes)
         workers = runtime.loader_processes(draws=dataset.draws)
+        collate, self._photos = None, None
+        if isinstance(dataset, UnrenderedPairs):
+            collate, self._photos = partial(pack_chunks, size=dataset.size), dataset.photos_on(runtime.device)
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._batches,
             num_workers=workers,
+            collate_fn=collate,
             pin_memory=runtime.device.startswith("cuda"),
             multiprocessing_context="spawn" if workers else None,
             persistent_workers=workers > 0,
@@ -99,7 +106,8 @@ class BatchLoader:
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, in the data set's order or shuffled by seed and epoch."""
         self._sampler.epoch = number
-        for items in self._loader:
+        for loaded in self._loader:
+            items = render_items(loaded, self._photos, self.runtime.device) if self._photos else loaded
             yield to_batch(items, self.task, self.runtime)
 
 

@@ -27,6 +27,7 @@ from cd_pipeline.synthesis.nuisance import (
     light_field,
     noise_field,
     noise_place,
+    tone_curve,
     tone_tables,
     warp_matrix,
 )
@@ -54,6 +55,28 @@ class PackedNuisance(NamedTuple):
     blur: Tensor
     quality: Tensor
     corners: Tensor
+
+
+class Effects(NamedTuple):
+    """What a draw does to a photo but for its tones: the fields of `PackedNuisance` of those names, as arrays."""
+
+    lights: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    place: NDArray[np.int64]
+    blur: NDArray[np.float32]
+    quality: NDArray[np.int64]
+    corners: NDArray[np.float32]
+
+
+class Tones(NamedTuple):
+    """What a draw does to the tones of a photo that is not rendered yet.
+
+    curve: 256 float32, what gamma makes of each stored value, [0, 255].
+    factors: 5 float32: contrast about the photo's mean, the gains of red, green and blue, what is added.
+    """
+
+    curve: NDArray[np.float32]
+    factors: NDArray[np.float32]
 
 
 class UndisturbedPair(NamedTuple):
@@ -94,17 +117,48 @@ def pack_nuisance(photo: Image, nuisance: Nuisance | None) -> PackedNuisance:
         photo: HWC uint8 RGB, at most 1024 px a side.
         nuisance: the draw; None: the photo is left as it is.
     """
+    tables = tone_tables(photo, nuisance).T if nuisance else np.tile(np.arange(256, dtype=np.float32), (3, 1))
+    parts = (np.ascontiguousarray(tables), *effects_of(nuisance, *photo.shape[:2]))
+    return PackedNuisance(*map(torch.from_numpy, parts))
+
+
+def effects_of(nuisance: Nuisance | None, height: int, width: int) -> Effects:
+    """Work out what a draw does to a photo of that size, at most 1024 px a side, but for its tones; None: nothing."""
     if nuisance is None:
         return _nothing()
-    return PackedNuisance(
-        torch.from_numpy(np.ascontiguousarray(tone_tables(photo, nuisance).T)),
-        torch.from_numpy(light_field(nuisance)) if nuisance.lights else torch.ones(FIELD_SIDE, FIELD_SIDE),
-        torch.tensor([nuisance.noise, nuisance.shot_noise]),
-        torch.tensor(noise_place(nuisance.noise_seed, *photo.shape[:2])),
-        torch.tensor(nuisance.blur),
-        torch.tensor(nuisance.jpeg_quality or 0),
-        torch.tensor(nuisance.corners),
+    return Effects(
+        light_field(nuisance) if nuisance.lights else _nothing().lights,
+        np.array([nuisance.noise, nuisance.shot_noise], np.float32),
+        np.array(noise_place(nuisance.noise_seed, height, width)),
+        np.array(nuisance.blur, np.float32),
+        np.array(nuisance.jpeg_quality or 0),
+        np.array(nuisance.corners, np.float32),
     )
+
+
+def tones_of(nuisance: Nuisance | None) -> Tones:
+    """Work out all of what a draw does to the tones of a photo that is known before the photo; None: nothing."""
+    if nuisance is None:
+        return Tones(np.arange(256, dtype=np.float32), np.array([1, 1, 1, 1, 0], np.float32))
+    factors = np.array([nuisance.contrast, *nuisance.gains, nuisance.offset], np.float32)
+    return Tones(tone_curve(nuisance).astype(np.float32), factors)
+
+
+def tables_for(photos: Tensor, curves: Tensor, factors: Tensor) -> Tensor:
+    """Return what `tone_tables` does, but for rounding in float32.
+
+    Args:
+        photos: Nx3xHxW uint8 RGB on any device.
+        curves: Nx256 float32 of N `Tones`, on that device.
+        factors: Nx5 float32 of them, on that device.
+
+    Returns:
+        Nx3x256 float32.
+    """
+    mean = photos.flatten(1).sum(1).float() / photos[0].numel()
+    contrast, gains, offset = factors[:, :1], factors[:, 1:4, None], factors[:, 4:, None]
+    values = (curves - mean[:, None]) * contrast + mean[:, None]
+    return (values[:, None] * gains + offset).clamp_(0, 255)
 
 
 def disturbed(pairs: UndisturbedPair, device: str) -> Tensor:
@@ -120,7 +174,21 @@ def disturbed(pairs: UndisturbedPair, device: str) -> Tensor:
     pictures = pairs.pictures.to(device, non_blocking=True).flatten(0, 1)  # 2NxHxWx3
     mask = pairs.mask.to(device, non_blocking=True)[:, None]
     nuisance = PackedNuisance(*(part.flatten(0, 1) for part in pairs.nuisance))
-    photos, shown = disturb(pictures.permute(0, 3, 1, 2), nuisance)
+    return disturbed_items(pictures.permute(0, 3, 1, 2), mask, nuisance)
+
+
+def disturbed_items(pictures: Tensor, mask: Tensor, nuisance: PackedNuisance) -> Tensor:
+    """Give pairs on a device their nuisance.
+
+    Args:
+        pictures: 2Nx3xHxW uint8 RGB: before and after of each pair.
+        mask: Nx1xHxW uint8, 0 or 255.
+        nuisance: of 2N photos, as `disturb` takes it.
+
+    Returns:
+        Nx8xHxW uint8 on the device, as `to_item` gives them.
+    """
+    photos, shown = disturb(pictures, nuisance)
     valid = shown[::2] & shown[1::2]
     return torch.cat([photos[::2], photos[1::2], mask, valid], dim=1)
 
@@ -130,7 +198,7 @@ def disturb(photos: Tensor, nuisance: PackedNuisance) -> tuple[Tensor, Tensor]:
 
     Args:
         photos: Nx3xHxW uint8 RGB on any device, at most 1024 px a side.
-        nuisance: of N photos, packed for photos of this size, on the CPU.
+        nuisance: of N photos, packed for photos of this size, on the CPU; the tables can be on the photos' device.
 
     Returns:
         Nx3xHxW uint8 RGB, and Nx1xHxW uint8: 255 where the result shows the photo, 0 in the border that its
@@ -310,10 +378,7 @@ def _replaced(photos: Tensor, chosen: NDArray[np.int64], part: Tensor) -> Tensor
 
 
 @lru_cache(maxsize=1)
-def _nothing() -> PackedNuisance:
-    tables = torch.arange(256, dtype=torch.float32).expand(3, -1).contiguous()
-    zero, count = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-    lights = torch.ones(FIELD_SIDE, FIELD_SIDE)
-    return PackedNuisance(
-        tables, lights, torch.zeros(2), torch.zeros(2, dtype=torch.int64), zero, count, torch.zeros(8)
-    )
+def _nothing() -> Effects:
+    lights = np.ones((FIELD_SIDE, FIELD_SIDE), np.float32)
+    still, corners = np.zeros(2, np.float32), np.zeros(8, np.float32)
+    return Effects(lights, still, np.zeros(2, np.int64), np.array(0, np.float32), np.array(0), corners)

@@ -9,9 +9,11 @@ from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import CACHE_BYTES, Roots, at_input_size
 from cd_pipeline.data.task import Task
 from cd_pipeline.synthesis.device_nuisance import UndisturbedPair, undisturbed
+from cd_pipeline.synthesis.device_render import PHOTO_BYTES, DevicePhotos
 from cd_pipeline.synthesis.nuisance import NOISE_SIDE
+from cd_pipeline.synthesis.packed_plans import PackedPlan, Shown, pack_plan
 from cd_pipeline.synthesis.pairs import draw_plan, photo_pools
-from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore
 from cd_pipeline.synthesis.plan import ChangePlan
 from cd_pipeline.synthesis.realistic_plan import RealisticPlan
 from cd_pipeline.synthesis.realistic_render import render_realistic
@@ -93,3 +95,37 @@ class UndisturbedPairs(FreshPairs):
             plan, pair.photo, pair.photo_sha256, self._photos, self.size, nuisance=False
         ).pair
         return undisturbed(clean, plan.before_nuisance, plan.after_nuisance)
+
+
+class UnrenderedPairs(UndisturbedPairs):
+    """The plans of `FreshPairs`, packed; `BatchLoader` renders a batch of them on the device.
+
+    Items are `PackedPlan`, of realistic pairs at the size they are rendered at.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        roots: Roots,
+        size: int,
+        settings: RealisticSynthesis,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        super().__init__(pairs, roots, size, settings, cache_bytes)
+        photos = sorted({(pair.photo, pair.photo_sha256) for pair in pairs})
+        self._shown = [Shown(number, *photo) for number, photo in enumerate(photos)]
+        self._numbers = {shown.reference: shown.number for shown in self._shown}
+
+    def __getitem__(self, key: Key) -> PackedPlan:  # type: ignore[override]
+        """Return a plan that is still to be rendered."""
+        pair, plan = self._drawn(key)
+        assert isinstance(plan, RealisticPlan)  # what realistic settings draw
+        return pack_plan(plan, self.shown(pair), self._photos, self.size)
+
+    def shown(self, pair: Pair) -> Shown:
+        """Return the photo of a pair, with its number."""
+        return self._shown[self._numbers[pair.photo]]
+
+    def photos_on(self, device: str, capacity: int = PHOTO_BYTES) -> DevicePhotos:
+        """Return the photos of all pairs on a device, none of them there yet, up to `capacity` bytes at a time."""
+        return DevicePhotos(self._shown, self._photos, WORKING_SIDE * self.size, device, capacity)

@@ -168,10 +168,14 @@ def tone_tables(photo: Image, nuisance: Nuisance) -> npt.NDArray[np.float32]:
         nuisance: gamma, contrast, gains and offset of it.
     """
     mean = sum(cv2.mean(photo)[:3]) / 3
-    values = 255 * (np.arange(256) / 255) ** nuisance.gamma
-    values = (values - mean) * nuisance.contrast + mean
+    values = (tone_curve(nuisance) - mean) * nuisance.contrast + mean
     tables = values[:, None] * np.array(nuisance.gains) + nuisance.offset
     return np.asarray(np.clip(tables, 0, 255), np.float32)
+
+
+def tone_curve(nuisance: Nuisance) -> npt.NDArray[np.float64]:
+    """Return what gamma makes of each stored value, before all else: 256 values in [0, 255]."""
+    return np.asarray(255 * (np.arange(256) / 255) ** nuisance.gamma)
 
 
 def light_field(nuisance: Nuisance) -> npt.NDArray[np.float32]:

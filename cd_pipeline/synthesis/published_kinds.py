@@ -51,8 +51,8 @@ def pixel(after: Image, change: Change) -> None:
 
 
 def blurred(patch: Image) -> Image:
-    """Blur HWC uint8 with a Gaussian whose odd kernel is max(3, 2 * (shorter side // 10) + 1) (published)."""
-    kernel = max(3, 2 * (min(patch.shape[:2]) // 10) + 1)
+    """Blur HWC uint8 with a Gaussian of `blur_kernel`."""
+    kernel = blur_kernel(*patch.shape[:2])
     # a copy: the blur must not read the picture around the patch
     result: Image = cv2.GaussianBlur(np.ascontiguousarray(patch), (kernel, kernel), 0).astype(
         np.uint8, copy=False
@@ -60,12 +60,38 @@ def blurred(patch: Image) -> Image:
     return result
 
 
+def blur_kernel(height: int, width: int) -> int:
+    """Return the odd kernel that blurs a patch of that size, px: max(3, 2 * (shorter side // 10) + 1) (published)."""
+    return max(3, 2 * (min(height, width) // 10) + 1)
+
+
 def pixelated(patch: Image) -> Image:
     """Shrink HWC uint8 to 0.15 of each side (bilinear) and enlarge it again by nearest (published)."""
     height, width = patch.shape[:2]
-    small = (max(1, int(width * PIXEL_SHARE)), max(1, int(height * PIXEL_SHARE)))
-    coarse = cv2.resize(np.ascontiguousarray(patch), small, interpolation=cv2.INTER_LINEAR)
+    rows, columns = coarse_size(height, width)
+    coarse = cv2.resize(np.ascontiguousarray(patch), (columns, rows), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+
+
+def coarse_size(height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns that `pixelated` shrinks a patch of that size, px, to."""
+    return max(1, int(height * PIXEL_SHARE)), max(1, int(width * PIXEL_SHARE))
+
+
+def coarse_cells(height: int, width: int) -> Image:
+    """Return which cell, row and column, each pixel of a pixelated patch of that size shows: HW2 uint8.
+
+    Raises:
+        ValueError: there are more than 256 rows or columns of cells.
+    """
+    rows, columns = coarse_size(height, width)
+    if max(rows, columns) > 256:
+        raise ValueError(
+            f"a patch of {width}x{height} px pixelated to {columns}x{rows} cells; at most 256 a side"
+        )
+    cells = np.indices((rows, columns), np.uint8).transpose(1, 2, 0)
+    shown = cv2.resize(np.ascontiguousarray(cells), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(shown, np.uint8).reshape(height, width, 2)
 
 
 def move(after: Image, change: Change) -> None:

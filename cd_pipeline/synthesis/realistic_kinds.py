@@ -1,6 +1,7 @@
 """What a region shows after a realistic change."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,11 +24,52 @@ Fill = Callable[[Image, Image | None, np.random.Generator], Image]
 """(what the region's rectangle shows, pixels of another photo at its size, randomness) -> what it shows then."""
 
 
+class Hue(NamedTuple):
+    """Another hue: how far it is turned, in steps of 2 degrees as OpenCV counts, and what saturation gains, 0-255."""
+
+    turn: int
+    gain: int
+
+
+class Paint(NamedTuple):
+    """Paint of another colour: each channel darker or lighter by a factor, then lifted, 0-255; shading is kept."""
+
+    factors: npt.NDArray[np.float64]
+    floor: npt.NDArray[np.float64]
+
+
+def draw_hue(rng: np.random.Generator) -> Hue:
+    """Draw a turn by 40-320 degrees, and a higher saturation, so that grey things get a colour too."""
+    turn = int(rng.integers(20, 160, endpoint=True))
+    return Hue(turn, int(rng.integers(40, 120, endpoint=True)))
+
+
+def draw_colour(rng: np.random.Generator) -> Hue | Paint:
+    """Draw what `recolour` does."""
+    if rng.random() < 0.5:
+        return draw_hue(rng)
+    return Paint(rng.uniform(0.35, 1.5, 3), rng.uniform(0, 60, 3))
+
+
+def draw_share(rng: np.random.Generator) -> float:
+    """Draw the share of the other photo in what `retexture` shows."""
+    return float(rng.uniform(0.4, 0.75))
+
+
+def dark_noise(height: int, width: int, rng: np.random.Generator) -> Image:
+    """Draw what `rect` shows: HWC uint8."""
+    return rng.integers(0, NOISE_LIMIT, (height, width, 3), np.uint8)
+
+
 def recoloured(patch: Image, rng: np.random.Generator) -> Image:
-    """Turn the hue by 40-320 degrees and raise the saturation, so that grey things get a colour too."""
+    """Turn the hue by 40-320 degrees and raise the saturation."""
+    return _turned(patch, draw_hue(rng))
+
+
+def _turned(patch: Image, hue: Hue) -> Image:
     hsv = cv2.cvtColor(patch, cv2.COLOR_RGB2HSV).astype(np.int16)
-    hsv[..., 0] = (hsv[..., 0] + rng.integers(20, 160, endpoint=True)) % 180  # OpenCV counts hue in 2 degrees
-    hsv[..., 1] = np.minimum(hsv[..., 1] + rng.integers(40, 120, endpoint=True), 255)
+    hsv[..., 0] = (hsv[..., 0] + hue.turn) % 180
+    hsv[..., 1] = np.minimum(hsv[..., 1] + hue.gain, 255)
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
 
 
@@ -68,7 +110,7 @@ def _black(patch: Image, _other: Image | None, _rng: np.random.Generator) -> Ima
 
 
 def _rect(patch: Image, _other: Image | None, rng: np.random.Generator) -> Image:
-    return rng.integers(0, NOISE_LIMIT, patch.shape, np.uint8)
+    return dark_noise(patch.shape[0], patch.shape[1], rng)
 
 
 def _blur(patch: Image, _other: Image | None, _rng: np.random.Generator) -> Image:
@@ -80,11 +122,10 @@ def _pixel(patch: Image, _other: Image | None, _rng: np.random.Generator) -> Ima
 
 
 def _recolour(patch: Image, _other: Image | None, rng: np.random.Generator) -> Image:
-    if rng.random() < 0.5:
-        return recoloured(patch, rng)
-    # paint of another colour: each channel darker or lighter, shading kept
-    factors, floor = rng.uniform(0.35, 1.5, 3), rng.uniform(0, 60, 3)
-    return np.clip(patch * factors + floor, 0, 255).astype(np.uint8)
+    colour = draw_colour(rng)
+    if isinstance(colour, Hue):
+        return _turned(patch, colour)
+    return np.clip(patch * colour.factors + colour.floor, 0, 255).astype(np.uint8)
 
 
 def _replaced(patch: Image, other: Image | None, _rng: np.random.Generator) -> Image:
@@ -94,7 +135,7 @@ def _replaced(patch: Image, other: Image | None, _rng: np.random.Generator) -> I
 def _retexture(patch: Image, other: Image | None, rng: np.random.Generator) -> Image:
     if other is None:
         return patch
-    share = float(rng.uniform(0.4, 0.75))
+    share = draw_share(rng)
     return cv2.addWeighted(other, share, patch, 1 - share, 0).astype(np.uint8, copy=False)
 
 

@@ -82,6 +82,24 @@ def soft_edge(region: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.float
     return np.asarray(weights if weights.max(initial=0) > INSIDE else hard, np.float32)
 
 
+def edge_counts(region: npt.NDArray[np.bool_], width: int) -> tuple[npt.NDArray[np.int16], int]:
+    """Return the weights of `soft_edge` as HW int16 counts of pixels, 0 outside the region, and the count of weight 1.
+
+    Raises:
+        ValueError: the edge is too wide to count.
+    """
+    full = (2 * width + 1) ** 2
+    if full > np.iinfo(np.int16).max:
+        raise ValueError(f"a soft edge of {width} px; at most 90 px can be counted")
+    hard = region.view(np.uint8)
+    if not width:
+        return hard.astype(np.int16), 1
+    side = (2 * width + 1, 2 * width + 1)
+    summed = cv2.boxFilter(hard, cv2.CV_16S, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    counts = np.asarray(summed * hard, np.int16)
+    return (counts, full) if counts.max(initial=0) == full else (hard.astype(np.int16), 1)
+
+
 def _polygon(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.int32]:
     """Corners around the middle of a box, one a sector, at 0.6-1.0 of the way to the inscribed ellipse."""
     corners = int(rng.integers(5, 9, endpoint=True))

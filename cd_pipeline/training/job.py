@@ -143,6 +143,7 @@ def train_here(
         pictures=job.task.pictures,
         data_set=job.data_set,
         nuisance_on=job.training.nuisance_on,
+        rendering_on=job.training.rendering_on,
     )
     file = unfinished_file(job, logger)
     found = file.read() if file else None

@@ -11,7 +11,7 @@ from cd_pipeline.data.image_manifest import LabelledImage, read_labelled_images
 from cd_pipeline.data.manifest import ManifestError, Pair, read_pairs
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings
-from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs, UnrenderedPairs
 from cd_pipeline.synthesis.settings import RealisticSynthesis, SynthesisSettings
 
 
@@ -25,6 +25,7 @@ def training_sets(
     pictures: int = 2,
     data_set: str | None = None,
     nuisance_on: Literal["cpu", "device"] = "cpu",
+    rendering_on: Literal["cpu", "device"] = "cpu",
 ) -> tuple[ItemDataset, ItemDataset]:
     """Return the train and val sets of a manifest.
 
@@ -40,6 +41,7 @@ def training_sets(
         data_set: take the examples of this one (or of this class) alone; None: all.
         nuisance_on: where pairs that are drawn anew get their nuisance, if they have any: in the loader, or (device)
             a batch at a time where the network runs.
+        rendering_on: where those of realistic synthesis are rendered; device, where their nuisance is applied there too.
 
     Raises:
         ManifestError: a part is empty.
@@ -57,7 +59,8 @@ def training_sets(
     fresh = [example for example in train if isinstance(example, Pair) and example.after is None]
     train_set: ItemDataset
     if fresh and nuisance_on == "device" and isinstance(synthesis, RealisticSynthesis):
-        train_set = UndisturbedPairs(fresh, roots, size, synthesis)
+        undisturbed = UnrenderedPairs if rendering_on == "device" else UndisturbedPairs
+        train_set = undisturbed(fresh, roots, size, synthesis)
     elif fresh:
         train_set = FreshPairs(fresh, roots, size, synthesis)
     elif augmentation is not None:

@@ -256,6 +256,12 @@ class TrainingSettings(BaseModel):
         "the loader processes; device: a batch at a time beside the network, for a GPU that waits for pairs (a CPU is "
         "slower for it). About one value of 10,000 then differs by a grey level, and the weights differ a little",
     )
+    rendering_on: Literal["cpu", "device"] = Field(
+        default="cpu",
+        description="where they are cut from their photos and changed: cpu, in the loader processes; device: a batch "
+        "at a time, where nuisance_on is device too, for a GPU that still waits. About 3 values of 1,000 then differ, most "
+        "of them by a grey level, and the weights differ a little",
+    )
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     tensorboard: bool = Field(
         default=False, description="scalars of each epoch for TensorBoard, beside history.parquet"
@@ -311,6 +317,11 @@ class TrainingSettings(BaseModel):
             )
         if 0 < self.focal_gamma < 1:
             raise ValueError(f"focal_gamma is {self.focal_gamma}: it must be 0, or 1 and more")
+        if self.rendering_on == "device" and self.nuisance_on != "device":
+            raise ValueError(
+                f"rendering_on is device, and nuisance_on is {self.nuisance_on}: rendering on the device needs the "
+                "nuisance there; set nuisance_on to device, or rendering_on to cpu"
+            )
         if self.class_weights != "none" and self.loss in OF_ONE_CLASS:
             raise ValueError(
                 f"class_weights: the loss {self.loss} is of one class; set class_weights to none"

@@ -1,4 +1,4 @@
-"""Whether a GPU waits for its pairs: training of the default network with nuisance on the CPU and on the device.
+"""Whether a GPU waits for its pairs: training of the default network with pairs made on the CPU and on the device.
 
     python -m cd_pipeline_tests.benchmarks.gpu [--rooms ~/photos] [--device auto] [--batch 8 32 128]
         [--precision bfloat16 float16] [--pairs N] [--epochs 2] [--workers N] [--json]
@@ -7,12 +7,13 @@ Each row is a training as the recipe `rooms` does it (`cd_pipeline.training.loop
 every epoch; the first epoch, in which loader processes start and photos are decoded, is not counted.
 
 - pairs/s: of the training steps, without validation.
-- waits: share of that time in which the loop waits for its next batch. With nuisance on the device that includes
-  handing it to a GPU, which does it meanwhile, and on a CPU doing it.
+- on the device: nothing, the nuisance of pairs (`nuisance_on`), or their rendering too (`rendering_on`).
+- waits: share of that time in which the loop waits for its next batch. What is done on the device is handed to a GPU in
+  it, which does it meanwhile; a CPU does it in it.
 - GPU: mean utilisation while steps run, as the driver counts it, and the most memory that torch has reserved.
 
-Before that, what a pair costs a loader process, in ms of CPU time of one thread, and what its nuisance costs on the
-device. Without a GPU all is measured on the CPU, in fewer pairs.
+Before that, what a pair costs a loader process, in ms of CPU time of one thread, and what its nuisance and its rendering
+(without nuisance) cost on the device. Without a GPU all is measured on the CPU, in fewer pairs.
 """
 
 import argparse
@@ -23,16 +24,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import default_collate
 
 from cd_pipeline.data.datasets import to_item
+from cd_pipeline.data.images import Image
 from cd_pipeline.data.machine import usable_cores
 from cd_pipeline.data.manifest import Pair, write_pairs
 from cd_pipeline.data.photos import scan_photos
@@ -43,12 +47,16 @@ from cd_pipeline.evaluation.predict import Batch, BatchLoader
 from cd_pipeline.models.build import build_model
 from cd_pipeline.models.runtime import PRECISIONS, Runtime, resolve_runtime
 from cd_pipeline.models.settings import ModelSettings
-from cd_pipeline.synthesis.device_nuisance import disturbed, undisturbed
+from cd_pipeline.synthesis.device_nuisance import UndisturbedPair, disturbed, undisturbed
+from cd_pipeline.synthesis.device_render import DevicePhotos, render_chunk
+from cd_pipeline.synthesis.fresh_pairs import UnrenderedPairs
 from cd_pipeline.synthesis.nuisance import apply_nuisance
+from cd_pipeline.synthesis.packed_plans import pack_plan
 from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.plan_chunks import PlanChunk, pack_chunks
 from cd_pipeline.synthesis.realistic_plan import RealisticPlan
-from cd_pipeline.synthesis.realistic_render import render_realistic
+from cd_pipeline.synthesis.realistic_render import Rendering, render_realistic
 from cd_pipeline.synthesis.rendered_pairs import render_pairs
 from cd_pipeline.synthesis.sample_rooms import draw_sample_rooms
 from cd_pipeline.synthesis.settings import RealisticSynthesis
@@ -60,8 +68,25 @@ SIZE = 256
 NETWORK = "tiny_siamese_unet"
 VAL_PAIRS = 8
 SAMPLE_SECONDS = 0.2
+PLACES = {
+    "nothing": {},
+    "nuisance": {"nuisance_on": "device"},
+    "rendering": {"nuisance_on": "device", "rendering_on": "device"},
+}
+"""What is done on the device, as settings of training."""
 COSTED = 48
 """Pairs whose parts are timed."""
+PARTS = (
+    "plan",
+    "render",
+    "nuisance on the cpu",
+    "to item",
+    "pack",
+    "pack plan",
+    "collate plans",
+    "nuisance on the device",
+    "rendering on the device",
+)
 
 
 def main() -> None:
@@ -83,7 +108,7 @@ def main() -> None:
         if not options.json:
             print(summary(report), flush=True)
         rows = []
-        for batch, precision, place in product(options.batch, precisions, ("cpu", "device")):
+        for batch, precision, place in product(options.batch, precisions, PLACES):
             rows.append(measure(work, replace(runtime, precision=precision), batch, place, options.epochs))
             if not options.json:
                 print_row(rows[-1], first=len(rows) == 1)
@@ -144,36 +169,54 @@ def prepare(folder: Path, rooms: Path | None, pairs: int) -> Work:
 
 
 def measure_costs(work: Work, runtime: Runtime) -> dict[str, float]:
-    """Return ms a pair: of a loader process by part, and of the nuisance of a batch on the device."""
-    spent = dict.fromkeys(
-        ("plan", "render", "nuisance on the cpu", "to item", "pack", "nuisance on the device"), 0.0
-    )
+    """Return ms a pair: of a loader process by part, and of what is done to a batch on the device."""
     pools, photos = photo_pools(work.train), PhotoStore(work.roots)
+    unrendered = UnrenderedPairs(work.train, work.roots, SIZE, work.settings)
     chosen = [work.train[i] for i in np.linspace(0, len(work.train) - 1, COSTED).astype(int)]
     torch.set_num_threads(1)
-    for counted in (False, True):  # photos are decoded and outlines found the first time
-        packed = []
-        spent = dict.fromkeys(spent, 0.0)
+    cv2.setNumThreads(1)  # as in a loader process
+    for _ in range(2):  # photos are decoded and outlines found the first time
+        spent, whole, plans = dict.fromkeys(PARTS, 0.0), [], []
         for pair in chosen:
-            plan = timed(spent, "plan", lambda pair=pair: draw_plan(pair, work.settings, pools, 1))
+            plan = timed(spent, "plan", partial(draw_plan, pair, work.settings, pools, 1))
             assert isinstance(plan, RealisticPlan)
-
-            def render(pair: Pair = pair, plan: RealisticPlan = plan) -> Any:  # noqa: ANN401
-                return render_realistic(plan, pair.photo, pair.photo_sha256, photos, SIZE, nuisance=False)
-
-            clean = timed(spent, "render", render).pair
-            draws = (plan.before_nuisance, plan.after_nuisance)
-
-            def disturb(clean: Any = clean, draws: Any = draws) -> Any:  # noqa: ANN401
-                given = zip(clean.pictures, draws, strict=True)
-                return [photo if draw is None else apply_nuisance(photo, draw)[0] for photo, draw in given]
-
-            pictures = tuple(timed(spent, "nuisance on the cpu", disturb))
-            item = clean._replace(pictures=pictures)
-            timed(spent, "to item", lambda item=item: to_item(item))
-            packed.append(timed(spent, "pack", lambda clean=clean, draws=draws: undisturbed(clean, *draws)))
-        spent["nuisance on the device"] = device_seconds(default_collate(packed), runtime) if counted else 0.0
+            whole.append(pack_whole(spent, pair, plan, photos))
+            shown = unrendered.shown(pair)
+            plans.append(timed(spent, "pack plan", partial(pack_plan, plan, shown, photos, SIZE)))
+        chunks = timed(spent, "collate plans", partial(pack_chunks, plans, SIZE))
+    pairs, on_device = default_collate(whole), unrendered.photos_on(runtime.device)
+    spent["nuisance on the device"] = device_seconds(partial(disturbed, pairs, runtime.device), runtime)
+    spent["rendering on the device"] = device_seconds(
+        partial(render_all, chunks, on_device, runtime), runtime
+    )
     return {name: 1e3 * seconds / COSTED for name, seconds in spent.items()}
+
+
+def pack_whole(
+    spent: dict[str, float], pair: Pair, plan: RealisticPlan, photos: PhotoStore
+) -> UndisturbedPair:
+    """Time what a loader process does where it renders pairs; returns one for the device to disturb."""
+    rendering: Rendering = timed(
+        spent,
+        "render",
+        partial(render_realistic, plan, pair.photo, pair.photo_sha256, photos, SIZE, nuisance=False),
+    )
+    clean, draws = rendering.pair, (plan.before_nuisance, plan.after_nuisance)
+
+    def disturb() -> tuple[Image, ...]:
+        given = zip(clean.pictures, draws, strict=True)
+        return tuple(photo if draw is None else apply_nuisance(photo, draw)[0] for photo, draw in given)
+
+    item = clean._replace(pictures=timed(spent, "nuisance on the cpu", disturb))
+    timed(spent, "to item", partial(to_item, item))
+    packed: UndisturbedPair = timed(spent, "pack", partial(undisturbed, clean, *draws))
+    return packed
+
+
+def render_all(chunks: list[PlanChunk], photos: DevicePhotos, runtime: Runtime) -> None:
+    """Render a batch on the device."""
+    for chunk in chunks:
+        render_chunk(chunk, chunk.on(runtime.device), photos)
 
 
 def timed(spent: dict[str, float], part: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
@@ -184,22 +227,30 @@ def timed(spent: dict[str, float], part: str, call: Callable[[], Any]) -> Any:  
     return result
 
 
-def device_seconds(pairs: Any, runtime: Runtime) -> float:  # noqa: ANN401
+def device_seconds(call: Callable[[], Any], runtime: Runtime) -> float:
     """Return the least of three: CPU seconds of one thread on a CPU, otherwise seconds until the device is done."""
     clock = time.process_time if runtime.device_type == "cpu" else time.perf_counter
     seconds = []
     for _ in range(4):
         started = clock()
-        disturbed(pairs, runtime.device)
+        call()
         wait_for(runtime)
         seconds.append(clock() - started)
     return min(seconds[1:])
 
 
-def measure(work: Work, runtime: Runtime, batch: int, place: Any, epochs: int) -> dict[str, Any]:  # noqa: ANN401
-    """Train for one epoch and those that are counted."""
-    settings = TrainingSettings(preset="rooms", epochs=1 + epochs, batch_size=batch, nuisance_on=place)
-    train_set, val_set = training_sets(work.manifest, work.roots, SIZE, work.settings, nuisance_on=place)
+def measure(work: Work, runtime: Runtime, batch: int, place: str, epochs: int) -> dict[str, Any]:
+    """Train for one epoch and those that are counted; `place` is one of `PLACES`."""
+    asked: dict[str, Any] = {"preset": "rooms", "epochs": 1 + epochs, "batch_size": batch, **PLACES[place]}
+    settings = TrainingSettings.model_validate(asked)
+    train_set, val_set = training_sets(
+        work.manifest,
+        work.roots,
+        SIZE,
+        work.settings,
+        nuisance_on=settings.nuisance_on,
+        rendering_on=settings.rendering_on,
+    )
     torch.manual_seed(settings.seed)
     model = build_model(ModelSettings(name=NETWORK, pretrained=False))
     watched: list[WatchedLoader] = []
@@ -217,7 +268,7 @@ def measure(work: Work, runtime: Runtime, batch: int, place: Any, epochs: int) -
     return {
         "batch": batch,
         "precision": runtime.precision,
-        "nuisance_on": place,
+        "on_the_device": place,
         "pairs_per_second": epochs * len(train_set) / seconds,
         "wait_share": sum(used.waited[1:]) / seconds,
         "gpu_utilisation_percent": float(np.mean(used.utilisation)) if used.utilisation else None,
@@ -307,10 +358,10 @@ def wait_for(runtime: Runtime) -> None:
 def print_row(row: Mapping[str, Any], *, first: bool) -> None:
     """Print a Markdown row a training."""
     if first:
-        print("| batch | precision | nuisance on | pairs/s | waits | GPU | GPU memory |\n|" + "---|" * 7)
+        print("| batch | precision | on the device | pairs/s | waits | GPU | GPU memory |\n|" + "---|" * 7)
     busy, memory = row["gpu_utilisation_percent"], row["gpu_memory_gb"]
     print(
-        f"| {row['batch']} | {row['precision']} | {row['nuisance_on']} | {row['pairs_per_second']:.1f} "
+        f"| {row['batch']} | {row['precision']} | {row['on_the_device']} | {row['pairs_per_second']:.1f} "
         f"| {row['wait_share']:.0%} | {'-' if busy is None else f'{busy:.0f} %'} "
         f"| {'-' if memory is None else f'{memory:.1f} GB'} |",
         flush=True,
@@ -321,6 +372,7 @@ def summary(report: Mapping[str, Any]) -> str:
     costs = report["ms_a_pair"]
     here = costs["plan"] + costs["render"]
     cpu, device = here + costs["nuisance on the cpu"] + costs["to item"], here + costs["pack"]
+    packed = costs["plan"] + costs["pack plan"] + costs["collate plans"]
     return "\n".join(
         [
             *([report["note"]] if report["note"] else []),
@@ -328,7 +380,8 @@ def summary(report: Mapping[str, Any]) -> str:
             f"{report['pairs_an_epoch']} pairs an epoch",
             f"ms a pair of {SIZE}x{SIZE}: "
             + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()),
-            f"a loader process: {cpu:.1f} ms a pair with nuisance on the cpu, {device:.1f} with it on the device",
+            f"a loader process: {cpu:.1f} ms a pair with all on the cpu, {device:.1f} with the nuisance on the device, "
+            f"{packed:.1f} with the rendering there too",
             "",
         ]
     )

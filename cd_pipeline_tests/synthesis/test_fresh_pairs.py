@@ -1,6 +1,7 @@
 import itertools
 import pickle
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from cd_pipeline.data.split import assign_splits
 from cd_pipeline.evaluation.predict import BatchLoader
 from cd_pipeline.models.runtime import Runtime
 from cd_pipeline.synthesis.device_nuisance import disturbed
-from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs, UnrenderedPairs
 from cd_pipeline.synthesis.pairs import draw_plan, photo_pools, plan_pairs
 from cd_pipeline.synthesis.photo_store import PhotoStore
+from cd_pipeline.synthesis.realistic_plan import RealisticPlan
 from cd_pipeline.synthesis.rendered_pairs import render_pairs, render_plan
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis
 from cd_pipeline_tests.drawn import draw_photo_tree
@@ -225,33 +227,60 @@ def test_pairs_disturbed_on_the_device_are_those_of_the_loader(
         assert apart.float().mean() < 0.01
 
 
+DeviceSet = type[UndisturbedPairs] | type[UnrenderedPairs]
+
+
 def batches_of(
-    pairs: list[Pair], roots: Roots, batch_size: int, workers: int, epoch: int
+    pairs: list[Pair],
+    roots: Roots,
+    batch_size: int,
+    workers: int,
+    epoch: int,
+    made_of: DeviceSet = UndisturbedPairs,
 ) -> tuple[torch.Tensor, ...]:
-    """Load an epoch of undisturbed pairs: its pictures, truth and what counts, one after the other."""
-    dataset = UndisturbedPairs(pairs, roots, 64, REALISTIC)
+    """Load an epoch of pairs that the device finishes: its pictures, truth and what counts, one after the other."""
+    dataset = made_of(pairs, roots, 64, REALISTIC)
     loader = BatchLoader(dataset, Runtime(workers=workers), batch_size)
     batches = [(*batch.pictures, batch.truth, batch.valid) for batch in loader.epoch(epoch)]
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
+@pytest.mark.parametrize("made_of", [UndisturbedPairs, UnrenderedPairs])
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_pairs_disturbed_on_the_device_do_not_depend_on_the_division_into_batches(
-    realistic_pairs: list[Pair], roots: Roots, batch_size: int
+def test_pairs_finished_on_the_device_do_not_depend_on_the_division_into_batches(
+    realistic_pairs: list[Pair], roots: Roots, batch_size: int, made_of: DeviceSet
 ) -> None:
-    whole = batches_of(realistic_pairs, roots, 14, 0, 1)
-    divided = batches_of(realistic_pairs, roots, batch_size, 0, 1)
+    whole = batches_of(realistic_pairs, roots, 14, 0, 1, made_of)
+    divided = batches_of(realistic_pairs, roots, batch_size, 0, 1, made_of)
     assert all(torch.equal(a, b) for a, b in zip(whole, divided, strict=True))
-    other = batches_of(realistic_pairs, roots, 14, 0, 2)
+    other = batches_of(realistic_pairs, roots, 14, 0, 2, made_of)
     assert not torch.equal(whole[0], other[0])
 
 
-@pytest.mark.slow
-def test_loader_processes_give_the_same_pairs_on_the_device(
-    realistic_pairs: list[Pair], roots: Roots
+def test_pairs_rendered_on_the_device_are_those_of_the_loader(
+    realistic_pairs: list[Pair], roots: Roots, realistic_items: dict[tuple[int, int], torch.Tensor]
 ) -> None:
-    here = batches_of(realistic_pairs, roots, 4, 0, 1)
-    there = batches_of(realistic_pairs, roots, 4, 2, 1)
+    pools, count = photo_pools(realistic_pairs), len(realistic_pairs)
+    for epoch in range(3):
+        before, after, truth, valid = batches_of(realistic_pairs, roots, count, 0, epoch, UnrenderedPairs)
+        expected = torch.stack([realistic_items[epoch, index] for index in range(count)])
+        assert torch.equal(truth, (expected[:, 6:7] > 0).float())
+        assert torch.equal(valid, (expected[:, 7:] > 0).float())
+        apart = (torch.cat([before, after], dim=1) * 255 - expected[:, :6]).abs()
+        for index, pair in enumerate(realistic_pairs):
+            plan = draw_plan(pair, REALISTIC, pools, epoch)
+            assert isinstance(plan, RealisticPlan)
+            fills_later = any(change.kind in ("remove", "move") for change in plan.changes[1:])
+            assert apart[index].mean() < (3.0 if fills_later else 0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made_of", [UndisturbedPairs, UnrenderedPairs])
+def test_loader_processes_give_the_same_pairs_on_the_device(
+    realistic_pairs: list[Pair], roots: Roots, made_of: DeviceSet
+) -> None:
+    here = batches_of(realistic_pairs, roots, 4, 0, 1, made_of)
+    there = batches_of(realistic_pairs, roots, 4, 2, 1, made_of)
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
 
 
@@ -263,6 +292,18 @@ def test_pairs_of_another_size_than_the_input_cannot_be_disturbed_on_the_device(
         ValueError, match=r"rendered at 48 px, and input\.size is 64; materialize pair_manifest"
     ):
         UndisturbedPairs(other, roots, 64, REALISTIC)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_photo_changed_before_the_device_renders_it_is_refused_by_name(
+    realistic_pairs: list[Pair], roots: Roots, tmp_path: Path, workers: int
+) -> None:
+    own = Roots(tmp_path / "photos", tmp_path / "data")
+    shutil.copytree(roots.source, own.source)
+    path = own.resolve(realistic_pairs[0].photo)
+    Image.new("RGB", (96, 72)).save(path)
+    with pytest.raises(ValueError, match=rf"{path.name}: the file has changed; materialize all assets again"):
+        batches_of(realistic_pairs, own, 4, workers, 1, UnrenderedPairs)
 
 
 def test_pairs_larger_than_the_noise_cannot_be_disturbed_on_the_device(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cd_pipeline.synthesis.geometry import Rect
-from cd_pipeline.synthesis.regions import filled, object_outline, soft_edge
+from cd_pipeline.synthesis.regions import edge_counts, filled, object_outline, soft_edge
 from cd_pipeline_tests.drawn import Pixels
 
 Region = npt.NDArray[np.bool_]
@@ -175,3 +175,21 @@ def test_a_box_of_a_few_pixels_across_a_whole_photo_has_an_outline() -> None:
     outline = object_outline(np.zeros((910, 512, 3), np.uint8), Rect(0, 0, 2, 910))
     assert outline.any()
     assert max(outline.shape) <= 96
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=40, deadline=None)
+@given(height=sides, width=sides, edge=st.integers(0, 6), seed=seeds)
+def test_counts_of_an_edge_are_its_weights_as_whole_numbers(
+    shape: str, height: int, width: int, edge: int, seed: int
+) -> None:
+    region = filled(shape, height, width, seed)
+    counts, full = edge_counts(region, edge)
+    assert (counts.dtype, counts.shape) == (np.int16, region.shape)
+    assert counts.max() == full
+    np.testing.assert_allclose(counts / full, soft_edge(region, edge), atol=1e-5)
+
+
+def test_an_edge_too_wide_to_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="a soft edge of 91 px; at most 90 px can be counted"):
+        edge_counts(np.ones((3, 3), np.bool_), 91)

@@ -13,7 +13,7 @@ from cd_pipeline.data.manifest import ManifestError, Pair, write_pairs
 from cd_pipeline.data.samples import Roots
 from cd_pipeline.data.settings import AugmentationSettings
 from cd_pipeline.data.task import MaskForm, Task
-from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs
+from cd_pipeline.synthesis.fresh_pairs import FreshPairs, UndisturbedPairs, UnrenderedPairs
 from cd_pipeline.synthesis.settings import PublishedSynthesis, RealisticSynthesis, SynthesisSettings
 from cd_pipeline.training.sample_sets import inverse_class_weights, training_sets
 from cd_pipeline_tests.tiny_images import draw_scene, write_labelled
@@ -80,24 +80,34 @@ def test_whatever_differs_in_a_fresh_pair_is_in_its_mask(tmp_path: Path, rows: l
 
 
 @pytest.mark.parametrize(
-    ("synthesis", "nuisance_on", "expected"),
+    ("synthesis", "nuisance_on", "rendering_on", "expected"),
     [
-        (RealisticSynthesis(preset="realistic"), "cpu", FreshPairs),
-        (RealisticSynthesis(preset="realistic"), "device", UndisturbedPairs),
-        (SETTINGS, "device", FreshPairs),  # published pairs have no nuisance
+        (RealisticSynthesis(preset="realistic"), "cpu", "cpu", FreshPairs),
+        (RealisticSynthesis(preset="realistic"), "device", "cpu", UndisturbedPairs),
+        (RealisticSynthesis(preset="realistic"), "device", "device", UnrenderedPairs),
+        (SETTINGS, "device", "cpu", FreshPairs),  # published pairs have no nuisance
+        (SETTINGS, "device", "device", FreshPairs),
     ],
 )
-def test_realistic_pairs_get_their_nuisance_where_it_is_asked_for(
+def test_realistic_pairs_are_rendered_and_get_their_nuisance_where_it_is_asked_for(
     tmp_path: Path,
     rows: list[Pair],
     synthesis: SynthesisSettings,
     nuisance_on: Literal["cpu", "device"],
+    rendering_on: Literal["cpu", "device"],
     expected: type[ItemDataset],
 ) -> None:
     rows = [replace(unfrozen(pair), side=64) if pair.split == "train" else pair for pair in rows]
     write_pairs(tmp_path / "pairs.parquet", rows)
     roots = Roots(tmp_path, tmp_path)
-    train, val = training_sets(tmp_path / "pairs.parquet", roots, 64, synthesis, nuisance_on=nuisance_on)
+    train, val = training_sets(
+        tmp_path / "pairs.parquet",
+        roots,
+        64,
+        synthesis,
+        nuisance_on=nuisance_on,
+        rendering_on=rendering_on,
+    )
     assert type(train) is expected
     assert isinstance(val, SampleDataset)
 
