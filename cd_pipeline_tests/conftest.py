@@ -18,6 +18,21 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 
+LONGEST = (
+    "test_command_line.py",
+    "training/test_ray_job.py",
+    "models/test_siamese_unet_real.py",
+    "faults/test_kills.py",
+)
+"""Files whose slow tests take minutes one after the other: begun last, one would keep a single core busy at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    paths = [Path(__file__).parent / name for name in LONGEST]
+    items.sort(key=lambda item: paths.index(item.path) if item.path in paths else len(paths))
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A developer's own settings must not leak into tests, nor a hub into the network.
