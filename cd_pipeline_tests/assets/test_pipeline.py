@@ -234,9 +234,15 @@ def test_the_same_photos_copied_in_another_order_give_the_same_versions(whole: R
     assert ours.replace(str(copies), str(whole.photos)) == theirs
     for name in ("split/split.parquet", "pair_manifest/pairs.parquet"):
         assert file_digest(tmp_path / "data" / "rooms" / name) == file_digest(whole.folder / name)
-    masks = sorted(path.relative_to(whole.folder) for path in whole.folder.glob("change_masks/*/*/*.png"))
-    assert len(masks) == 2 * 31
-    assert all(file_digest(tmp_path / "data" / "rooms" / m) == file_digest(whole.folder / m) for m in masks)
+    pairs = read_pairs(whole.folder / "pair_manifest" / "pairs.parquet")
+    named = {str(reference) for pair in pairs for reference in (pair.before, pair.after, pair.mask)}
+    pictures = [path.relative_to(whole.folder) for path in whole.folder.glob("change_masks/*/*/*.png")]
+    assert {f"workspace:{path}" for path in pictures} == {n for n in named if not n.startswith("source:")}
+    assert len(pictures) > len(pairs) == 31
+    assert all(
+        file_digest(tmp_path / "data" / "rooms" / path) == file_digest(whole.folder / path)
+        for path in pictures
+    )
 
 
 def test_the_package_alone_is_made_again_from_what_is_on_disk(whole: Run) -> None:
