@@ -1,4 +1,4 @@
-"""A training epoch whose pairs are drawn in it: beside the training, or between its steps."""
+"""A training epoch whose pairs are drawn in it: between its steps or beside them, the product's choice and the other."""
 
 from itertools import count
 from pathlib import Path
@@ -20,15 +20,20 @@ def prepare(folder: Path, sizes: Sizes) -> None:
 
 
 def ours(folder: Path, sizes: Sizes) -> Side:
-    return side(folder, sizes, None)
+    return side(folder, sizes, chosen())
 
 
 def reference(folder: Path, sizes: Sizes) -> Side:
-    return side(folder, sizes, 0)
+    return side(folder, sizes, 0 if chosen() else 1)
 
 
-def side(folder: Path, sizes: Sizes, workers: int | None) -> Side:
-    """Train on the same pairs, loaded by so many processes (None: the product's own choice)."""
+def chosen() -> int:
+    """Return how many loader processes the product takes here."""
+    return resolve_runtime(device="cpu").loader_processes(draws=True)
+
+
+def side(folder: Path, sizes: Sizes, workers: int) -> Side:
+    """Train on the same pairs, loaded by so many processes beside this one."""
     pairs = first_pairs(folder, "realistic", "train", sizes["pairs"])
     dataset = FreshPairs(pairs, roots(folder, "drawn"), SIZE, PRESETS["realistic"])
     settings = TrainingSettings(max_pos_weight=1.0)  # as the recipe rooms: no weight to estimate
