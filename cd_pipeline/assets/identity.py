@@ -75,16 +75,20 @@ def real_pairs_and_machine(recipe: Recipe) -> Also:
 
 def predicting(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
     """Return what predictions of this machine in float32 depend on; threads change only their last digits."""
-    return {"machine": (compute.device, compute.channels_last, accelerators())}
+    return _machine(compute, accelerators())
 
 
 def predicting_in_shards(recipe: Recipe) -> Also:
     """Return what predictions depend on that are made where the recipe's engine is."""
 
     def also(workspace: Workspace, compute: Compute) -> Mapping[str, object]:
-        return {"machine": (compute.device, compute.channels_last, cluster(recipe) or accelerators())}
+        return _machine(compute, cluster(recipe) or accelerators())
 
     return also
+
+
+def _machine(compute: Compute, where: tuple[str, ...]) -> Mapping[str, object]:
+    return {"machine": (compute.device, compute.channels_last, where)}
 
 
 def training(recipe: Recipe) -> Also:

@@ -21,7 +21,7 @@ from cd_pipeline.data.manifest import Pair
 from cd_pipeline.data.samples import Roots, Sample
 from cd_pipeline.evaluation.nuisance import nuisance_seed, standard_nuisance
 from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore
-from cd_pipeline.synthesis.published_kinds import INPAINT_RADIUS, NOISE_LIMIT, blurred, pixelated
+from cd_pipeline.synthesis.published_kinds import INPAINT_RADIUS, blurred, dark_noise, pixelated
 from cd_pipeline.synthesis.realistic_kinds import recoloured
 from cd_pipeline.synthesis.regions import filled
 
@@ -275,7 +275,7 @@ def _new_patch(change: RealisticChange, patch: Photo) -> NDArray[Any]:
     if change.kind == "black":
         return np.zeros_like(patch)
     if change.kind == "noise":
-        return rng.integers(NOISE_LIMIT, size=patch.shape, dtype=np.uint8)
+        return dark_noise(patch.shape[0], patch.shape[1], rng)
     if change.kind == "blur":
         return blurred(patch)
     if change.kind == "pixelate":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cd_pipeline.synthesis.device_nuisance import reflected, rounded
 from cd_pipeline.synthesis.published_kinds import blur_kernel
 
 KERNEL_UNIT = 256
@@ -60,7 +61,7 @@ def painted(old: Tensor, numbers: Tensor) -> Tensor:
 
 def textured(old: Tensor, other: Tensor, shares: Tensor) -> Tensor:
     """Mix Px3 uint8 of another photo, of a share P, into Px3 uint8."""
-    return _rounded(other * shares[:, None] + old * (1 - shares[:, None]))
+    return rounded(other * shares[:, None] + old * (1 - shares[:, None]))
 
 
 def hue_turned(old: Tensor, turns: Tensor, gains: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     falling, rising = light * (1 - grey * share), light * (1 - grey * (1 - share))
     levels = torch.stack([light, low, falling, rising], dim=1)
     channels = _sectors(hue.device)[sector.long() % 6]  # Px3
-    return _rounded(levels.gather(1, channels) * 255)
+    return rounded(levels.gather(1, channels) * 255)
 
 
 @lru_cache(maxsize=8)
@@ -148,7 +149,7 @@ def _smoothed(
     block, smooth = max(1, BLUR_VALUES // len(steps)), []
     for start in range(0, len(reaches), block):
         part = slice(start, start + block)
-        places = _mirrored(along[part, None] + steps, sides[part, None])  # PxT
+        places = reflected(along[part, None] + steps, 2 * (sides[part, None] - 1))  # PxT
         at = firsts[part, None] + places * strides[part, None]
         values = pixels.index_select(0, at.flatten()).view(*at.shape, 3)
         weights = kernels.index_select(0, reaches[part])[..., None]
@@ -169,13 +170,6 @@ def _kernels(longest: int, device: torch.device) -> Tensor:
             kernels[reach, longest - reach + place] = kernels[reach, longest + reach - place] = kept
         kernels[reach, longest] = KERNEL_UNIT - kernels[reach].sum()
     return torch.from_numpy(kernels).to(device)
-
-
-def _mirrored(places: Tensor, sides: Tensor) -> Tensor:
-    # as cv2.BORDER_REFLECT_101, however far outside; sides are at least 2
-    period = 2 * (sides - 1)
-    turned = places.abs() % period
-    return torch.minimum(turned, period - turned)
 
 
 def pixelated(pictures: Tensor, places: Places, cells: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -211,8 +205,3 @@ def _between(cells: Tensor, counts: Tensor, sides: Tensor) -> tuple[Tensor, Tens
     share = (place - near * 2 * counts).float() / (2 * counts)
     far = torch.minimum(near + 1, sides - 1)
     return near, far, (share * LINEAR_UNIT).round_().long()[:, None]
-
-
-def _rounded(values: Tensor) -> Tensor:
-    # half to even, as OpenCV
-    return values.round_().clamp_(0, 255).to(torch.uint8)

@@ -266,7 +266,7 @@ def _half_kernel(sigma: float) -> NDArray[np.float32]:
 def _smoothed(photos: Tensor, weights: Tensor, axis: int) -> Tensor:
     # weights: Nx(reach + 1), from the middle outwards; photos go on mirrored about their outer pixels
     size, reach = photos.shape[axis], weights.shape[1] - 1
-    places = _on(_mirrored(np.arange(-reach, size + reach), size), photos)
+    places = reflected(torch.arange(-reach, size + reach, device=photos.device), _period(size))
     padded = photos.index_select(axis, places)
     factors = weights[:, :, None, None, None]
     total = photos * factors[:, 0]
@@ -276,16 +276,25 @@ def _smoothed(photos: Tensor, weights: Tensor, axis: int) -> Tensor:
     return total
 
 
-def _mirrored(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    # as cv2.BORDER_REFLECT_101, however far outside
-    turned = np.abs(places) % max(1, 2 * (size - 1))
-    return np.asarray(np.minimum(turned, 2 * (size - 1) - turned), np.int64)
+def reflected(places: Tensor, period: Tensor | int) -> Tensor:
+    """Return the pixels that stand for places on a side, as cv2.BORDER_REFLECT_101, however far outside.
+
+    Args:
+        places: int64, px.
+        period: twice the side less one, at least 1, of all places or of each.
+    """
+    turned = places.abs() % period
+    return torch.minimum(turned, period - turned)
+
+
+def _period(size: int) -> int:
+    return max(1, 2 * (size - 1))
 
 
 def _with_noise(lit: Tensor, nuisance: PackedNuisance) -> Tensor:
     strength = nuisance.noise.numpy()
     if not strength.any():
-        return _rounded(lit)
+        return rounded(lit)
     height, width = lit.shape[2:]
     windows = _noise_on(lit.device).unfold(0, height, 1).unfold(1, width, 1)
     rows, columns = nuisance.place.to(lit.device, non_blocking=True).unbind(1)
@@ -299,7 +308,7 @@ def _with_noise(lit: Tensor, nuisance: PackedNuisance) -> Tensor:
         sigma, variance = _taken(sigma, chosen), _taken(variance, chosen)
         by_level = level.mul_(variance).add_(sigma * sigma).sqrt_()
         scaled = _replaced(scaled, chosen, by_level.mul_(_taken(noise, chosen)))
-    return _rounded(scaled.add_(lit))
+    return rounded(scaled.add_(lit))
 
 
 @lru_cache(maxsize=8)
@@ -307,8 +316,8 @@ def _noise_on(device: torch.device) -> Tensor:
     return torch.from_numpy(noise_field()).to(device)
 
 
-def _rounded(photos: Tensor) -> Tensor:
-    # half to even, as OpenCV
+def rounded(photos: Tensor) -> Tensor:
+    """Round float32 to uint8, half to even as OpenCV; what is given is overwritten."""
     return photos.round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -343,8 +352,8 @@ def _sampled(photos: Tensor, x: Tensor, y: Tensor) -> Tensor:
     height, width = photos.shape[2:]
     left, top = x.floor(), y.floor()
     right_share, lower_share = (x - left)[:, None], (y - top)[:, None]
-    columns = [_reflected(left.long() + step, width) for step in (0, 1)]
-    rows = [_reflected(top.long() + step, height) * width for step in (0, 1)]
+    columns = [reflected(left.long() + step, _period(width)) for step in (0, 1)]
+    rows = [reflected(top.long() + step, _period(height)) * width for step in (0, 1)]
     flat = photos.flatten(2)  # Nx3xHW
 
     def pixels(row: Tensor, column: Tensor) -> Tensor:
@@ -354,12 +363,7 @@ def _sampled(photos: Tensor, x: Tensor, y: Tensor) -> Tensor:
     upper, lower = (
         pixels(row, columns[0]) * (1 - right_share) + pixels(row, columns[1]) * right_share for row in rows
     )
-    return _rounded(upper * (1 - lower_share) + lower * lower_share)
-
-
-def _reflected(places: Tensor, size: int) -> Tensor:
-    turned = places.abs() % max(1, 2 * (size - 1))
-    return torch.minimum(turned, 2 * (size - 1) - turned)
+    return rounded(upper * (1 - lower_share) + lower * lower_share)
 
 
 def _on(values: NDArray[np.float32] | NDArray[np.int64], like: Tensor) -> Tensor:

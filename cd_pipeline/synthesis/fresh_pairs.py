@@ -1,6 +1,7 @@
 """Training pairs drawn anew each epoch."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
@@ -103,18 +104,10 @@ class UnrenderedPairs(UndisturbedPairs):
     Items are `PackedPlan`, of realistic pairs at the size they are rendered at.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        roots: Roots,
-        size: int,
-        settings: RealisticSynthesis,
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
-        super().__init__(pairs, roots, size, settings, cache_bytes)
-        photos = sorted({(pair.photo, pair.photo_sha256) for pair in pairs})
-        self._shown = [Shown(number, *photo) for number, photo in enumerate(photos)]
-        self._numbers = {shown.reference: shown.number for shown in self._shown}
+    @cached_property
+    def _shown(self) -> dict[str, Shown]:
+        photos = {pair.photo: pair.photo_sha256 for pair in self._pairs}
+        return {photo: Shown(number, photo, photos[photo]) for number, photo in enumerate(sorted(photos))}
 
     def __getitem__(self, key: Key) -> PackedPlan:  # type: ignore[override]
         """Return a plan that is still to be rendered."""
@@ -124,8 +117,10 @@ class UnrenderedPairs(UndisturbedPairs):
 
     def shown(self, pair: Pair) -> Shown:
         """Return the photo of a pair, with its number."""
-        return self._shown[self._numbers[pair.photo]]
+        return self._shown[pair.photo]
 
     def photos_on(self, device: str, capacity: int = PHOTO_BYTES) -> DevicePhotos:
         """Return the photos of all pairs on a device, none of them there yet, up to `capacity` bytes at a time."""
-        return DevicePhotos(self._shown, self._photos, WORKING_SIDE * self.size, device, capacity)
+        return DevicePhotos(
+            list(self._shown.values()), self._photos, WORKING_SIDE * self.size, device, capacity
+        )

@@ -16,8 +16,8 @@ from cd_pipeline.data.images import Image
 from cd_pipeline.synthesis.device_nuisance import Effects, Tones, effects_of, tones_of
 from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.photo_store import WORKING_SIDE, PhotoStore
-from cd_pipeline.synthesis.published_kinds import blur_kernel, coarse_cells, coarse_size
-from cd_pipeline.synthesis.realistic_kinds import Hue, dark_noise, draw_colour, draw_share, inpainted
+from cd_pipeline.synthesis.published_kinds import blur_kernel, coarse_cells, coarse_size, dark_noise
+from cd_pipeline.synthesis.realistic_kinds import Hue, draw_colour, draw_share, inpainted
 from cd_pipeline.synthesis.realistic_plan import RealisticChange, RealisticPlan
 from cd_pipeline.synthesis.realistic_render import (
     change_rect,

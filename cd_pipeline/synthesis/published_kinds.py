@@ -27,7 +27,7 @@ def black(after: Image, change: Change) -> None:
 def rect(after: Image, change: Change) -> None:
     """Fill the rectangle with uniform noise in [0, 30)."""
     rng = np.random.Generator(np.random.PCG64(change.noise_seed))
-    after[change.rect.slices] = rng.integers(0, NOISE_LIMIT, (change.height, change.width, 3), np.uint8)
+    after[change.rect.slices] = dark_noise(change.height, change.width, rng)
 
 
 def inpaint(after: Image, change: Change) -> None:
@@ -48,6 +48,11 @@ def blur(after: Image, change: Change) -> None:
 def pixel(after: Image, change: Change) -> None:
     """Pixelate the rectangle, as `pixelated` does."""
     after[change.rect.slices] = pixelated(after[change.rect.slices])
+
+
+def dark_noise(height: int, width: int, rng: np.random.Generator) -> Image:
+    """Draw uniform noise in [0, 30): HWC uint8."""
+    return rng.integers(0, NOISE_LIMIT, (height, width, 3), np.uint8)
 
 
 def blurred(patch: Image) -> Image:

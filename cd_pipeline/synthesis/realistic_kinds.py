@@ -12,8 +12,8 @@ from cd_pipeline.synthesis.geometry import Rect
 from cd_pipeline.synthesis.published_kinds import (
     INPAINT_MARGIN,
     INPAINT_RADIUS,
-    NOISE_LIMIT,
     blurred,
+    dark_noise,
     pixelated,
 )
 
@@ -54,11 +54,6 @@ def draw_colour(rng: np.random.Generator) -> Hue | Paint:
 def draw_share(rng: np.random.Generator) -> float:
     """Draw the share of the other photo in what `retexture` shows."""
     return float(rng.uniform(0.4, 0.75))
-
-
-def dark_noise(height: int, width: int, rng: np.random.Generator) -> Image:
-    """Draw what `rect` shows: HWC uint8."""
-    return rng.integers(0, NOISE_LIMIT, (height, width, 3), np.uint8)
 
 
 def recoloured(patch: Image, rng: np.random.Generator) -> Image:
